@@ -1,0 +1,188 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The interface between the snapshotter and the disk.
+
+A *layer directory* is ``<root>/snapshots/<id>``. Three states:
+
+* **base in the making**: ``Files`` (and perhaps ``UtilityVM``), no parents;
+* **scratch**: ``sandbox.vhdx``, a copy of the template ``blank.vhdx`` that lies
+  in the base layer, over the whole chain of parents; with a Hyper-V isolated
+  container also ``vm/sandbox.vhdx``;
+* **read-only layer**: what ``import_layer`` or ``convert`` leave behind, the
+  only state that may be somebody's parent.
+
+``parents`` is always the list of parent directories, nearest first, base
+last, and every path handed in is native (see ``native``). A layer store keeps
+no state in memory between calls: each request is a process of its own, so
+what has to be remembered (mounts) is on disk.
+
+Each operation either does its whole work or leaves the directory as it found
+it, unless its text says otherwise; each raises a ``SnapshotterError`` whose
+message names the path. Calls on one directory are serialised by the caller;
+calls on different directories run side by side.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import BinaryIO, Callable, List, NamedTuple, Optional, Sequence
+
+from ..model import Usage
+
+
+class ScratchInfo(NamedTuple):
+    """What is known of a scratch disk. Sizes in bytes.
+
+    ``virtual_size`` is the size of the disk that a container sees as C:,
+    ``file_size`` the length of the VHDX file, ``attached`` whether the disk
+    is in use now, ``volume_size`` the size of the NTFS volume inside where the
+    store can tell (None where it cannot, for example when not attached).
+    """
+
+    path: str
+    virtual_size: int
+    file_size: int
+    attached: bool
+    volume_size: Optional[int]
+
+
+class ImportResult(NamedTuple):
+    """What an import read: tar bytes after decompression, their SHA-256, entries."""
+
+    size: int
+    digest: str
+    entries: int
+
+
+class LayerStore(abc.ABC):
+    """One way to keep layers on disk. The class text of this module is the contract."""
+
+    #: The value of ``layers`` in a request that selects this store.
+    name: str
+
+    # -- paths ---------------------------------------------------------------
+
+    def native(self, path: str) -> str:
+        """The path that this process opens for a path that a user wrote.
+
+        The same, except in a store that stands in for a Windows host.
+        Raises InvalidArgument for a path that is not absolute.
+        """
+        return path
+
+    def presented(self, path: str) -> str:
+        """The inverse of ``native``: how replies spell a native path."""
+        return path
+
+    @abc.abstractmethod
+    def filesystem_type(self, path: str) -> str:
+        """The file system, e.g. ``NTFS``, of the volume that holds ``path``.
+
+        ``path`` need not exist; its nearest existing ancestor decides.
+        """
+
+    # -- making scratch disks ------------------------------------------------
+
+    @abc.abstractmethod
+    def create_base(self, directory: str) -> None:
+        """Make an existing empty layer directory a base in the making: an empty ``Files``."""
+
+    @abc.abstractmethod
+    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
+        """Copy the base layer's ``blank.vhdx`` to ``sandbox.vhdx``; grow it to ``size``.
+
+        ``size`` 0 keeps the template's size; a size below the template's
+        changes nothing, since a disk never shrinks. The file is created
+        exclusively, holes stay holes, and it is durable on return.
+        Raises FailedPrecondition for no parents ("no parent layers present")
+        or a missing or damaged template, InvalidArgument for a size above the
+        format's limit, Unavailable when the volume is full. On any error no
+        file is left.
+        """
+
+    @abc.abstractmethod
+    def create_uvm_scratch(self, directory: str, parents: Sequence[str]) -> None:
+        """Copy the base layer's ``UtilityVM/SystemTemplate.vhdx`` to ``vm/sandbox.vhdx``.
+
+        To be called before ``create_scratch`` of the same directory. Raises
+        FailedPrecondition if the base has no utility VM or no template.
+        """
+
+    @abc.abstractmethod
+    def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
+        """Make the scratch disk at least ``size`` bytes, and say what it is now.
+
+        Never shrinks; safe at any instruction: a reader finds the old size or
+        the new one. Raises NotFound without a scratch disk, InvalidArgument
+        above the format's limit.
+        """
+
+    @abc.abstractmethod
+    def scratch_info(self, directory: str) -> Optional[ScratchInfo]:
+        """The scratch disk of a layer directory, or None if it has none."""
+
+    # -- layers --------------------------------------------------------------
+
+    @abc.abstractmethod
+    def convert(self, directory: str, parents: Sequence[str]) -> None:
+        """Turn a scratch (or, without parents, a base in the making) into a read-only layer.
+
+        The scratch stays usable: until the metadata says committed, the
+        snapshot may still be mounted and written, and be converted again.
+        A conversion that a dead process left half done is done anew.
+        """
+
+    @abc.abstractmethod
+    def import_layer(
+        self, directory: str, parents: Sequence[str], stream: BinaryIO, progress: Optional[Callable[[int], None]] = None
+    ) -> ImportResult:
+        """Unpack an OCI Windows layer tar (plain; the caller decompresses) into an empty layer directory.
+
+        Without parents this makes a base layer, templates included. An entry
+        that leaves the layer by its name or by a link, that is a device or
+        that no Windows layer may hold is refused by name (InvalidArgument).
+        On any error the directory is empty again.
+        """
+
+    @abc.abstractmethod
+    def export_layer(self, directory: str, parents: Sequence[str], stream: BinaryIO) -> None:
+        """Write a layer as an OCI Windows layer tar."""
+
+    # -- mounts --------------------------------------------------------------
+
+    @abc.abstractmethod
+    def mount(self, directory: str, parents: Sequence[str], target: str, read_only: bool) -> None:
+        """Make the merged tree of scratch and parents readable at ``target``.
+
+        ``target`` is created if it does not exist and must be empty. Mounting
+        the same directory at the same target again changes nothing.
+        Raises FailedPrecondition if the target is not empty or is a mount of
+        something else.
+        """
+
+    @abc.abstractmethod
+    def unmount(self, target: str) -> None:
+        """Undo ``mount``. What was written is in the scratch afterwards.
+
+        The target directory itself stays, empty. An unmounted or missing
+        target is no error.
+        """
+
+    @abc.abstractmethod
+    def mounted_at(self, directory: str) -> List[str]:
+        """The targets where this layer directory is mounted now (native paths)."""
+
+    # -- the end -------------------------------------------------------------
+
+    @abc.abstractmethod
+    def destroy(self, directory: str) -> None:
+        """Delete a layer directory and all below it, following no link.
+
+        A missing directory is no error. On failure the rest stays, and
+        calling again continues.
+        """
+
+    @abc.abstractmethod
+    def disk_usage(self, directory: str) -> Usage:
+        """Bytes and inodes of a layer directory, each hard-linked file counted once, no link followed."""
