@@ -85,6 +85,14 @@ class LayerStore(abc.ABC):
     # -- making scratch disks ------------------------------------------------
 
     @abc.abstractmethod
+    def template_info(self, parents: Sequence[str]) -> ScratchInfo:
+        """The template that ``create_scratch`` would copy for these parents.
+
+        Raises FailedPrecondition for no parents ("no parent layers present")
+        or a missing or damaged template.
+        """
+
+    @abc.abstractmethod
     def create_base(self, directory: str) -> None:
         """Make an existing empty layer directory a base in the making: an empty ``Files``."""
 
@@ -126,7 +134,10 @@ class LayerStore(abc.ABC):
 
     @abc.abstractmethod
     def convert(self, directory: str, parents: Sequence[str]) -> None:
-        """Turn a scratch (or, without parents, a base in the making) into a read-only layer.
+        """Turn a scratch (or, without one, a base in the making) into a read-only layer.
+
+        A base in the making that got parents at its commit ("rebase") becomes
+        a layer over them: its ``Files`` and no deletions.
 
         The scratch stays usable: until the metadata says committed, the
         snapshot may still be mounted and written, and be converted again.

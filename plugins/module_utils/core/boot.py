@@ -1,0 +1,157 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The first entry of the payload: makes the bytes of the payload importable, then serves one request.
+
+The controller sends the core as a zip file and a small loader that verifies
+and executes this file (plugins/plugin_utils/_loader.py says how). zipimport is
+no help: it opens the file again by its path, so what it executes need not be
+what was verified. Importing zipfile would cost more than all of this.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import struct
+import sys
+import time
+import zlib
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Dict, Optional, Sequence, Tuple
+
+#: Files in the cache directory that belong to it; it may be a directory that others use too.
+CACHED = "wcow-"
+
+#: A payload that nobody sent again for so long is removed when another one arrives.
+KEEP_SECONDS = 30 * 86400
+
+# APPNOTE.TXT 4.3.7, 4.3.12 and 4.3.16: sizes of the three fixed headers.
+LOCAL_SIZE = 30
+ENTRY_SIZE = 46
+END_SIZE = 22
+STORED = 0
+
+
+def entries(data: bytes) -> Dict[str, Tuple[int, int, int]]:
+    """The files of a zip without comment: name -> (method, size in the zip, offset of its local header)."""
+    count, _size, position = struct.unpack_from("<HII", data, len(data) - END_SIZE + 10)
+    found = {}
+    for _ in range(count):
+        method, size = struct.unpack_from("<10xH8xI", data, position)
+        name_size, extra_size, comment_size, offset = struct.unpack_from("<28xHHH8xI", data, position)
+        name = data[position + ENTRY_SIZE : position + ENTRY_SIZE + name_size].decode("ascii")
+        found[name] = (method, size, offset)
+        position += ENTRY_SIZE + name_size + extra_size + comment_size
+    return found
+
+
+class PayloadImporter:
+    """Finds and loads the modules of a zip file that is in memory.
+
+    ``path`` is where the zip lies, or would lie, on disk: tracebacks show it.
+    They show source lines too, through ``get_source``.
+    """
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path = path
+        self.data = data
+        self.entries = entries(data)
+
+    def find_spec(
+        self, name: str, path: Optional[Sequence[str]] = None, target: Optional[ModuleType] = None
+    ) -> Optional[ModuleSpec]:
+        base = name.replace(".", "/")
+        for entry in (base + ".py", base + "/__init__.py"):
+            if entry in self.entries:
+                origin = f"{self.path}/{entry}"
+                spec = ModuleSpec(name, self, origin=origin, is_package=entry.endswith("/__init__.py"))
+                spec.loader_state = entry
+                spec.has_location = True
+                return spec
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None and spec.origin is not None
+        exec(compile(self.read(spec.loader_state), spec.origin, "exec", dont_inherit=True), module.__dict__)
+
+    def get_source(self, name: str) -> str:
+        """The text of a module, for tracebacks (PEP 302)."""
+        spec = self.find_spec(name)
+        if spec is None:
+            raise ImportError(f"the payload has no module {name}", name=name)
+        return self.read(spec.loader_state).decode("utf-8")
+
+    def read(self, entry: str) -> bytes:
+        """The bytes of one file of the zip."""
+        method, size, offset = self.entries[entry]
+        name_size, extra_size = struct.unpack_from("<26xHH", self.data, offset)
+        start = offset + LOCAL_SIZE + name_size + extra_size
+        content = self.data[start : start + size]
+        return content if method == STORED else zlib.decompress(content, -zlib.MAX_WBITS)
+
+
+def keep(path: str, data: bytes) -> None:
+    """Put a verified payload into the cache at ``path`` and remove what is too old.
+
+    A reader finds the whole file or none, and controllers that send the same
+    payload at the same time do no harm. A cache that cannot be written costs
+    time, nothing else: a line on standard output, ahead of the reply, says so.
+    """
+    directory = os.path.dirname(path)
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        oldest = time.time() - KEEP_SECONDS
+        for entry in os.scandir(directory):
+            if entry.name.startswith(CACHED) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                os.unlink(entry.path)
+    except OSError as error:
+        import json
+
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        # Windows refuses to replace a file that another process reads: then it is there.
+        if not is_kept(path, data):
+            warning = f"The collection's code cannot be kept in {directory}, so that each task sends it again: {error}"
+            print(json.dumps({"loader": {"warnings": [warning]}}), flush=True)
+
+
+def is_kept(path: str, data: bytes) -> bool:
+    """Whether ``path`` holds ``data``."""
+    try:
+        with open(path, "rb") as file:
+            return file.read() == data
+    except OSError:
+        return False
+
+
+def run(path: str, data: bytes) -> int:
+    """Serve the request on standard input with the core in ``data``; returns the exit code of the process.
+
+    ``path`` is the payload's place in the cache. The request is one line; what
+    follows it is its attachment.
+    """
+    sys.meta_path.insert(0, PayloadImporter(path, data))  # type: ignore[arg-type]
+    stdin = sys.stdin.buffer
+    try:
+        code: int = importlib.import_module("core.dispatch").serve(stdin.readline(), stdin, sys.stdout.buffer)
+    except Exception:
+        # The interpreter's own report opens files by path and would show no source lines.
+        import traceback
+
+        traceback.print_exc()
+        return 70
+    return code

@@ -1,0 +1,396 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Desired states: the only place that knows what idempotent means.
+
+Each function compares what is with what is wanted and calls the strict
+operations for the difference. Check mode is not a second code path: the
+``Snapshotter`` then works on a copy of the metadata and a layer store that
+writes nothing, so that the plan is the same by construction.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Union
+
+from . import labels as label_rules
+from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from .layers.base import ImportResult
+from .model import ACTIVE, COMMITTED, VIEW, Info
+from .sizes import parse_size
+from .snapshotter import Snapshotter
+from .staging import Staging
+
+ABSENT = "absent"
+STATES = (ACTIVE, VIEW, COMMITTED, ABSENT)
+
+
+class Outcome(NamedTuple):
+    """Whether anything changed, and the operation's result."""
+
+    changed: bool
+    result: Dict[str, Any]
+
+
+class _Change:
+    """What one task did: actions in order, and the snapshots it touched before and after."""
+
+    def __init__(self, snapshotter: Snapshotter, *names: str) -> None:
+        self._snapshotter = snapshotter
+        self._names = [name for name in dict.fromkeys(names) if name]
+        self.actions: List[str] = []
+        self._before = self._state()
+
+    def did(self, verb: str, name: str) -> None:
+        self.actions.append(f"{verb} {name}")
+
+    def _state(self) -> Dict[str, Any]:
+        state = {}
+        for name in self._names:
+            info = find(self._snapshotter, name)
+            if info is not None:
+                size = self._snapshotter.scratch(name)
+                state[name] = {
+                    "kind": info.kind,
+                    "parent": info.parent,
+                    "labels": info.labels,
+                    "rootfs_size": size.virtual_size if size and info.kind != COMMITTED else None,
+                }
+        return state
+
+    def outcome(self, **result: Any) -> Outcome:
+        result["actions"] = self.actions
+        result["diff"] = {"before": self._before, "after": self._state() if self.actions else self._before}
+        return Outcome(bool(self.actions), result)
+
+
+def find(snapshotter: Snapshotter, name: str) -> Optional[Info]:
+    """The info of a snapshot, None if there is none of that name."""
+    try:
+        return snapshotter.stat(name)
+    except NotFound:
+        return None
+
+
+def describe(snapshotter: Snapshotter, name: str) -> Dict[str, Any]:
+    """A snapshot as modules return it: its info, the size of its rootfs, its mounts."""
+    info = snapshotter.stat(name)
+    described: Dict[str, Any] = info._asdict()
+    scratch = snapshotter.scratch(name) if info.kind != COMMITTED else None
+    described["rootfs_size"] = scratch.virtual_size if scratch else None
+    described["mounts"] = [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(name)]
+    return described
+
+
+# -- snapshot ----------------------------------------------------------------
+
+
+def ensure_snapshot(
+    snapshotter: Snapshotter,
+    state: str,
+    key: str = "",
+    name: str = "",
+    parent: Optional[str] = None,
+    labels: Optional[Mapping[str, str]] = None,
+    purge_labels: bool = False,
+    rootfs_size: Union[int, str, None] = None,
+    uvm_scratch: bool = False,
+    creates: str = "",
+    recursive: bool = False,
+) -> Outcome:
+    """This key or name is active, a view, committed or absent.
+
+    ``key`` names active snapshots and views, ``name`` committed ones; see the
+    module ``snapshot`` for the options. Raises InvalidArgument for options
+    that do not go together, AlreadyExists where something else has the name,
+    FailedPrecondition where children are in the way, and what the operations raise.
+    """
+    _check_options(state, key, name, rootfs_size, uvm_scratch, creates, recursive)
+    size = 0 if rootfs_size is None else parse_size(rootfs_size, "rootfs_size")
+    if state == ABSENT:
+        return _absent(snapshotter, key or name, recursive)
+    if state == COMMITTED:
+        return _committed(snapshotter, name, key, parent, labels, purge_labels)
+    return _active_or_view(snapshotter, state, key, parent or "", dict(labels or {}), purge_labels, size, uvm_scratch, creates)
+
+
+def _check_options(
+    state: str, key: str, name: str, rootfs_size: Union[int, str, None], uvm_scratch: bool, creates: str, recursive: bool
+) -> None:
+    if state not in STATES:
+        raise InvalidArgument(f"state {state!r} is none of {', '.join(STATES)}")
+    if state in (ACTIVE, VIEW) and (not key or name):
+        raise InvalidArgument(f"state={state} needs key and no name: active snapshots and views are known by their key")
+    if state == COMMITTED and not name:
+        raise InvalidArgument("state=committed needs name, the name that the committed snapshot has or gets")
+    if state == ABSENT and bool(key) == bool(name):
+        raise InvalidArgument("state=absent needs exactly one of key and name")
+    for option, given, where in (
+        ("rootfs_size", rootfs_size is not None, ACTIVE),
+        ("uvm_scratch", uvm_scratch, ACTIVE),
+        ("creates", bool(creates), ACTIVE),
+        ("recursive", recursive, ABSENT),
+    ):
+        if given and state != where:
+            raise InvalidArgument(f"{option} goes with state={where}, not with state={state}")
+
+
+def _active_or_view(
+    snapshotter: Snapshotter,
+    state: str,
+    key: str,
+    parent: str,
+    labels: Dict[str, str],
+    purge_labels: bool,
+    size: int,
+    uvm_scratch: bool,
+    creates: str,
+) -> Outcome:
+    if creates:
+        made = find(snapshotter, creates)
+        if made is not None and made.kind == COMMITTED:
+            return _Change(snapshotter, creates).outcome(snapshot=describe(snapshotter, creates))
+    change = _Change(snapshotter, key)
+    found = find(snapshotter, key)
+    if found is None:
+        if size and not parent:
+            raise InvalidArgument(f'rootfs_size: "{key}" has no parent and so no scratch disk; name a parent or leave rootfs_size out')
+        if size:
+            labels[label_rules.ROOTFS_SIZE_BYTES] = str(size)
+        if uvm_scratch:
+            labels[label_rules.UVM_SCRATCH] = "true"
+        if state == ACTIVE:
+            snapshotter.prepare(key, parent, labels)
+            change.did("prepare", key)
+        else:
+            snapshotter.view(key, parent, labels)
+            change.did("view", key)
+        return change.outcome(snapshot=describe(snapshotter, key))
+    if found.kind != state or found.parent != parent:
+        raise AlreadyExists(
+            f'"{key}" is {_what(found)}, not {_article(state)} with parent "{parent}"; remove it first, or use another key',
+            **found._asdict(),
+        )
+    if uvm_scratch and label_rules.UVM_SCRATCH not in found.labels:
+        raise AlreadyExists(
+            f'"{key}" was prepared without a UVM scratch and cannot get one now; remove it first, or use another key',
+            **found._asdict(),
+        )
+    _grow_if_smaller(snapshotter, change, key, size)
+    # What options of this task manage stays when labels are purged.
+    kept = [label_rules.ROOTFS_SIZE_BYTES] if size else []
+    kept += [label_rules.UVM_SCRATCH] if uvm_scratch else []
+    _update_labels(snapshotter, change, key, labels, purge_labels, kept)
+    return change.outcome(snapshot=describe(snapshotter, key))
+
+
+def _committed(
+    snapshotter: Snapshotter,
+    name: str,
+    key: str,
+    parent: Optional[str],
+    labels: Optional[Mapping[str, str]],
+    purge_labels: bool,
+) -> Outcome:
+    change = _Change(snapshotter, name, key)
+    found = find(snapshotter, name)
+    if found is None:
+        if not key:
+            raise NotFound(f'"{name}" does not exist, and no key says which active snapshot to commit', name=name)
+        snapshotter.commit(name, key, labels, parent or "")
+        change.did("commit", name)
+        return change.outcome(snapshot=describe(snapshotter, name))
+    _refuse_other(found, parent)
+    source = find(snapshotter, key) if key and key != name else None
+    if source is not None and source.kind == ACTIVE:
+        raise AlreadyExists(
+            f'"{name}" is committed already, and "{key}" is active still; remove "{key}" to keep "{name}" as it is, '
+            "commit under another name, or remove both and start anew",
+            **found._asdict(),
+        )
+    if labels is not None or purge_labels:
+        _update_labels(snapshotter, change, name, labels or {}, purge_labels, [])
+    return change.outcome(snapshot=describe(snapshotter, name))
+
+
+def _refuse_other(found: Info, parent: Optional[str]) -> None:
+    """Raise AlreadyExists unless ``found`` is committed and, where a parent is wanted, has it."""
+    if found.kind != COMMITTED or (parent is not None and found.parent != parent):
+        wanted = "a committed snapshot" + (f' with parent "{parent}"' if parent is not None else "")
+        raise AlreadyExists(
+            f'"{found.name}" is {_what(found)}, not {wanted}; remove it first, or use another name', **found._asdict()
+        )
+
+
+def _absent(snapshotter: Snapshotter, name: str, recursive: bool) -> Outcome:
+    if find(snapshotter, name) is None:
+        return _Change(snapshotter, name).outcome(snapshot=None)
+    children = snapshotter.children(name)
+    if children and not recursive:
+        shown = ", ".join(f'"{child}"' for child in children[:10]) + (", ..." if len(children) > 10 else "")
+        raise FailedPrecondition(
+            f'cannot remove "{name}": it is the parent of {len(children)} snapshot{"s"[: len(children) > 1]} ({shown}); '
+            "remove those first, or set recursive=true to remove all of them",
+            children=children,
+        )
+    doomed = [name]
+    for parent in doomed:
+        doomed.extend(snapshotter.children(parent))
+    change = _Change(snapshotter, *doomed)
+    for leaf in reversed(doomed):
+        snapshotter.remove(leaf)
+        change.did("remove", leaf)
+    return change.outcome(snapshot=None)
+
+
+def _grow_if_smaller(snapshotter: Snapshotter, change: _Change, key: str, size: int) -> None:
+    scratch = snapshotter.scratch(key) if size else None
+    if size and (scratch is None or scratch.virtual_size < size):
+        grown = snapshotter.grow_scratch(key, size)
+        # The label keeps saying what the disk is, for whoever reads only labels.
+        snapshotter.update(
+            key, {label_rules.ROOTFS_SIZE_BYTES: str(grown.virtual_size)}, [f"labels.{label_rules.ROOTFS_SIZE_BYTES}"]
+        )
+        change.did("grow", key)
+
+
+def _update_labels(
+    snapshotter: Snapshotter, change: _Change, name: str, labels: Mapping[str, str], purge: bool, kept: List[str]
+) -> None:
+    found = snapshotter.stat(name).labels
+    wanted = {key: found[key] for key in found if not purge or key in kept}
+    wanted.update(labels)
+    wanted = {key: value for key, value in wanted.items() if value != ""}
+    if wanted != found:
+        snapshotter.update(name, wanted, ["labels"])
+        change.did("update", name)
+
+
+def _article(kind: str) -> str:
+    return {ACTIVE: "an active snapshot", VIEW: "a view", COMMITTED: "a committed snapshot"}[kind]
+
+
+def _what(info: Info) -> str:
+    return f"{_article(info.kind)} " + (f'with parent "{info.parent}"' if info.parent else "without a parent")
+
+
+# -- scratch -----------------------------------------------------------------
+
+
+def ensure_scratch(snapshotter: Snapshotter, key: str, size: Union[int, str]) -> Outcome:
+    """The scratch disk of the active snapshot ``key`` is at least ``size``; it never shrinks.
+
+    Raises NotFound, FailedPrecondition (not active, no scratch), InvalidArgument (size).
+    """
+    wanted = parse_size(size, "size")
+    before = snapshotter.scratch(key)
+    change = _Change(snapshotter, key)
+    if snapshotter.stat(key).kind != ACTIVE or before is None:
+        # The strict operation says what is wrong.
+        snapshotter.grow_scratch(key, wanted)
+    _grow_if_smaller(snapshotter, change, key, wanted)
+    now = snapshotter.scratch(key)
+    return change.outcome(
+        scratch=now._asdict() if now else None, previous_size=before.virtual_size if before else None
+    )
+
+
+# -- list --------------------------------------------------------------------
+
+
+def list_snapshots(
+    snapshotter: Snapshotter,
+    names: Optional[List[str]] = None,
+    filters: Optional[List[str]] = None,
+    usage: bool = False,
+    mounts: bool = False,
+    scratch: bool = False,
+) -> Outcome:
+    """Infos by name, by filters, or of all; with usage, mounts and scratch disks on request.
+
+    Names that do not exist are left out. With both, a snapshot must be named and match.
+    """
+    if names is not None and not filters:
+        infos = [info for info in (find(snapshotter, name) for name in sorted(set(names), key=str.encode)) if info]
+    else:
+        infos = snapshotter.walk(*(filters or []))
+        if names is not None:
+            infos = [info for info in infos if info.name in set(names)]
+    listed = []
+    for info in infos:
+        entry: Dict[str, Any] = info._asdict()
+        if usage:
+            entry["usage"] = snapshotter.usage(info.name)._asdict()
+        if mounts:
+            entry["mounts"] = [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(info.name)]
+        if scratch:
+            disk = snapshotter.scratch(info.name) if info.kind != COMMITTED else None
+            entry["scratch"] = disk._asdict() if disk else None
+        listed.append(entry)
+    return Outcome(False, {"snapshots": listed})
+
+
+# -- layer -------------------------------------------------------------------
+
+
+def ensure_layer(
+    snapshotter: Snapshotter,
+    name: str,
+    src: Union[str, Mapping[str, str]],
+    parent: str = "",
+    labels: Optional[Mapping[str, str]] = None,
+    digest: str = "",
+    rehearse: bool = False,
+) -> Outcome:
+    """The committed snapshot ``name`` exists; if not, it is imported from an OCI layer tar.
+
+    ``src`` is a path on the node, or ``{"staged": digest}`` for a file that
+    ``stage`` received, which is deleted after the import. The tar may be
+    gzipped. ``digest`` (``sha256:...`` of the plain tar, the diff id) is
+    verified before the commit. Raises AlreadyExists where the name is
+    something else, InvalidArgument for a bad archive, NotFound for no file.
+    """
+    change = _Change(snapshotter, name)
+    imported: Optional[ImportResult] = None
+    found = find(snapshotter, name)
+    staging = Staging(snapshotter.root, snapshotter.layers)
+    staged = src["staged"] if isinstance(src, Mapping) else ""
+    if found is not None:
+        _refuse_other(found, parent)
+        if labels is not None:
+            _update_labels(snapshotter, change, name, labels, False, [])
+    else:
+        path = "" if rehearse and staged else staging.path(staged) if staged else snapshotter.layers.native(str(src))
+        if path and not os.path.isfile(path):
+            raise NotFound(f"src {src} does not exist on the node, or is not a file", src=src)
+
+        def unpack(directory: str, parents: List[str]) -> ImportResult:
+            if rehearse:
+                return ImportResult(0, "", 0)
+            try:
+                with open(path, "rb") as stream:
+                    return _unpack(snapshotter, stream, directory, parents, digest)
+            except OSError as error:
+                raise FailedPrecondition(f"cannot read {snapshotter.layers.presented(path)}: {error.strerror}") from error
+
+        imported = snapshotter.import_layer(name, parent, labels or {}, unpack)
+        change.did("import", name)
+    if staged and not rehearse:
+        staging.discard(staged)
+    layer = None if imported is None or rehearse else imported._asdict()
+    return change.outcome(snapshot=describe(snapshotter, name), layer=layer)
+
+
+def _unpack(snapshotter: Snapshotter, stream: BinaryIO, directory: str, parents: List[str], digest: str) -> ImportResult:
+    from .formats import layertar
+
+    with layertar.open_layer(stream) as plain:
+        result = snapshotter.layers.import_layer(directory, parents, plain)
+    if digest and result.digest != digest:
+        raise InvalidArgument(
+            f"the layer's digest is {result.digest}, not {digest}; get the file again, or correct digest "
+            "(it is that of the uncompressed tar, the diff id)",
+            digest=result.digest,
+        )
+    return result

@@ -1,0 +1,44 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""File names as NTFS knows them: which there can be, and which are the same."""
+
+from __future__ import annotations
+
+import re
+
+#: The longest file name and the longest path, in UTF-16 code units (MS-FSCC 2.1.5).
+COMPONENT_UNITS = 255
+PATH_UNITS = 32767
+
+# Not legal on NTFS in any name space (FSRTL_NTFS_LEGAL in the WDK's ntifs.h);
+# the colon separates the name of a stream, the slashes those of directories.
+# Trailing dots and device names such as CON are only Win32's taboo: layers may hold them.
+_ILLEGAL = re.compile(r'[\x00-\x1f"*/:<>?\\|]')
+
+
+def fold(name: str) -> str:
+    """The form in which two names are equal exactly if NTFS takes them for one.
+
+    NTFS maps each code unit to upper case by itself, hence a letter whose
+    upper case is more than one letter (as in German) stays what it is.
+    """
+    if name.isascii():
+        return name.upper()
+    return "".join(char.upper() if len(char.upper()) == 1 else char for char in name)
+
+
+def fault(name: str) -> str:
+    """Why NTFS cannot hold a file of this name, as the end of a sentence; empty if it can."""
+    if name in ("", ".", ".."):
+        return "is not the name of a file"
+    found = _ILLEGAL.search(name)
+    if found:
+        return f"contains {found.group()!r}, which NTFS does not allow"
+    try:
+        units = len(name.encode("utf-16-le")) // 2
+    except UnicodeEncodeError:
+        return "is not Unicode text"
+    if units > COMPONENT_UNITS:
+        return f"is longer than {COMPONENT_UNITS} UTF-16 units"
+    return ""

@@ -1,0 +1,76 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drive letters on a host that has none.
+
+If the environment variable ``WCOW_EMULATED_DRIVES`` names a directory, the
+Windows path ``C:\\a\\b`` is the native path ``<directory>/C/a/b``. Components
+that exist are found whatever their case, as on Windows; an exact match wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import List
+
+from ..errors import InvalidArgument
+from ..formats.ntfsnames import fault
+from .filetree import find
+
+VARIABLE = "WCOW_EMULATED_DRIVES"
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_SEPARATORS = re.compile(r"[\\/]+")
+
+
+def to_native(path: str) -> str:
+    """The native path of an absolute Windows or native path; see the module's text.
+
+    An absolute POSIX path is native as it is. ``.`` and ``..`` are resolved by
+    the text alone, and ``..`` stops at the root of the drive, as on Windows; a
+    leading ``\\\\?\\`` is dropped. Raises InvalidArgument for every other form.
+    """
+    if not path:
+        raise InvalidArgument("the path is empty: give an absolute path")
+    if "\0" in path:
+        raise InvalidArgument(f"path {path!r} contains a NUL character: remove it")
+    if os.name == "posix" and os.path.isabs(path):
+        return path
+    windows = path[4:] if path.startswith("\\\\?\\") else path
+    if windows.startswith(("\\\\", "//")) or windows[:4].upper() == "UNC\\":
+        raise InvalidArgument(f"path {path!r} is a network path: give one on a local drive, such as C:\\data")
+    if not _DRIVE.match(windows) or windows[2:3] not in ("\\", "/"):
+        raise InvalidArgument(f"path {path!r} is not absolute: give one that starts with a drive, such as C:\\data")
+    components: List[str] = []
+    for component in _SEPARATORS.split(windows[3:]):
+        if component == "..":
+            del components[-1:]
+        elif component not in ("", "."):
+            problem = fault(component)
+            if problem:
+                raise InvalidArgument(f"path {path!r}: {component!r} {problem}: choose another name")
+            components.append(component)
+    drives = os.environ.get(VARIABLE)
+    if drives:
+        return find(os.path.abspath(drives), [windows[0].upper(), *components])
+    if os.name == "posix":
+        raise InvalidArgument(
+            f"path {path!r} is a Windows path, and this host has no drive letters: give a path of this host, "
+            f"or set {VARIABLE} to the directory that holds the drives"
+        )
+    return "\\".join([windows[:2] + "\\" * (not components), *components])
+
+
+def to_presented(path: str) -> str:
+    """The Windows path that ``to_native`` turns into this native path; other paths as they are."""
+    drives = os.environ.get(VARIABLE)
+    if not drives:
+        return path
+    top = os.path.join(os.path.abspath(drives), "")
+    if not path.startswith(top):
+        return path
+    drive, *components = path[len(top) :].split(os.sep)
+    if not _DRIVE.fullmatch(drive + ":"):
+        return path
+    return drive.upper() + ":\\" + "\\".join(components)

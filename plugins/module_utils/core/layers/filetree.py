@@ -1,0 +1,436 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Trees of files: read, laid over one another, compared, written and removed.
+
+A tree in memory says what a directory holds; the bytes stay in the files. No
+function here follows a link, and names are equal as NTFS takes them to be.
+Trees are as deep as they like, so nothing here recurses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from ..durable import sync_directory
+from ..errors import FailedPrecondition
+from ..formats.ntfsnames import fault, fold
+from ..model import Usage
+
+FILE = "file"
+DIRECTORY = "directory"
+SYMLINK = "symlink"
+
+# Another process that only looks (a virus scanner, an indexer) lets go within moments.
+_REMOVAL_ATTEMPTS = 4
+_REMOVAL_PAUSE = 0.05
+_COMPARE_BYTES = 1 << 20
+
+
+class Node:
+    """A file, directory or symbolic link that lies at the native path ``path``.
+
+    Of the mode only the permission bits count, and an owner may always read
+    its files and list and change its directories. ``children`` maps folded
+    names to nodes; it stays empty for all but directories.
+    """
+
+    __slots__ = ("children", "identity", "kind", "mode", "mtime_ns", "name", "path", "size")
+
+    def __init__(self, name: str, path: str, status: os.stat_result) -> None:
+        self.name = name
+        self.path = path
+        self.kind = _kind(path, status)
+        self.mode = stat.S_IMODE(status.st_mode) & 0o777 | (0o700 if self.kind == DIRECTORY else 0o400)
+        self.mtime_ns = status.st_mtime_ns
+        self.size = status.st_size if self.kind == FILE else 0
+        #: Equal for two names of one file; None for a file with one name.
+        self.identity = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+        self.children: Dict[str, Node] = {}
+
+
+class Difference(NamedTuple):
+    """What makes one tree of another.
+
+    ``changes`` holds what is new or other, and the directories above it;
+    ``tombstones`` the paths that are gone, backslashes between their names and
+    one in front.
+    """
+
+    changes: Node
+    tombstones: List[str]
+
+
+def verbatim(path: str) -> str:
+    """The path in the form that Windows takes as it is: any length, and no name in it is a device's."""
+    return "\\\\?\\" + os.path.abspath(path) if os.name == "nt" and not path.startswith("\\\\") else path
+
+
+def find(directory: str, components: Sequence[str]) -> str:
+    """The path of names below a directory, each in the case in which it exists; an exact match wins."""
+    path = directory
+    for component in components:
+        name = component
+        if not os.path.lexists(os.path.join(path, component)):
+            with contextlib.suppress(OSError):
+                name = min((each for each in os.listdir(path) if fold(each) == fold(component)), default=component)
+        path = os.path.join(path, name)
+    return path
+
+
+def empty_tree() -> Node:
+    """A tree without contents: what lies below a layer without parents."""
+    return Node("", "", os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 1, 0, 0, 0, 0, 0, 0)))
+
+
+def scan(top: str) -> Node:
+    """The tree that lies at ``top``.
+
+    Raises FailedPrecondition for what a Windows layer cannot hold: special
+    files, names that NTFS does not allow, two names that differ in case only.
+    """
+    top = verbatim(top)
+    try:
+        root = Node("", top, os.lstat(top))
+    except FileNotFoundError:
+        raise FailedPrecondition(f"{top} does not exist") from None
+    if root.kind != DIRECTORY:
+        raise FailedPrecondition(f"{top} is not a directory")
+    pending = [root]
+    while pending:
+        directory = pending.pop()
+        with os.scandir(directory.path) as entries:
+            for entry in entries:
+                # On Windows an entry's own stat lacks links and inode numbers.
+                status = os.lstat(entry.path) if os.name == "nt" else entry.stat(follow_symlinks=False)
+                node = Node(entry.name, entry.path, status)
+                problem = fault(entry.name)
+                if problem:
+                    raise FailedPrecondition(f"the name of {entry.path!r} {problem}: rename it")
+                twin = directory.children.setdefault(fold(entry.name), node)
+                if twin is not node:
+                    raise FailedPrecondition(
+                        f"{entry.path!r} and {twin.path!r} are one file to Windows: rename or delete one of them"
+                    )
+                if node.kind == DIRECTORY:
+                    pending.append(node)
+    return root
+
+
+def overlay(lower: Node, upper: Node, tombstones: Iterable[str]) -> None:
+    """Lay ``upper`` over ``lower``, which becomes the merged tree.
+
+    The tombstones hide what is below, never what ``upper`` itself holds.
+    """
+    for path in tombstones:
+        *above, last = (fold(name) for name in path.strip("\\").split("\\"))
+        directory: Optional[Node] = lower
+        for name in above:
+            directory = directory.children.get(name) if directory else None
+        if directory:
+            directory.children.pop(last, None)
+    pending = [(lower, upper)]
+    while pending:
+        below, above_it = pending.pop()
+        below.name, below.mode, below.mtime_ns = above_it.name, above_it.mode, above_it.mtime_ns
+        for key, node in above_it.children.items():
+            old = below.children.get(key)
+            if old and old.kind == node.kind == DIRECTORY:
+                pending.append((old, node))
+            else:
+                below.children[key] = node
+
+
+def compare(lower: Node, upper: Node) -> Difference:
+    """What has to be laid over ``lower`` to get ``upper``.
+
+    Files are compared byte by byte where all else is equal, since a program
+    may set a file's time back after it wrote. ``upper`` is left without the
+    directories' children: the difference takes them.
+    """
+    tombstones: List[str] = []
+    directories: List[Tuple[Node, str, bool]] = []
+    pending: List[Tuple[Optional[Node], Node, str]] = [(lower, upper, "")]
+    while pending:
+        below, above, prefix = pending.pop()
+        old_children = below.children if below else {}
+        tombstones += (f"{prefix}\\{old.name}" for key, old in old_children.items() if key not in above.children)
+        for key, node in list(above.children.items()):
+            old = old_children.get(key)
+            alike = (
+                old is not None
+                and (old.kind, old.name, old.size) == (node.kind, node.name, node.size)
+                and (node.kind == SYMLINK or (old.mode, old.mtime_ns) == (node.mode, node.mtime_ns))
+            )
+            if node.kind == DIRECTORY:
+                directories.append((above, key, alike))
+                pending.append((old if old and old.kind == DIRECTORY else None, node, f"{prefix}\\{node.name}"))
+            elif old and alike and _same_content(old, node):
+                del above.children[key]
+    for parent, key, alike in reversed(directories):
+        if alike and not parent.children[key].children:
+            del parent.children[key]
+    return Difference(upper, sorted(tombstones))
+
+
+def write_children(tree: Node, target: str, *, read_only: bool = False, hard_links: bool = False) -> None:
+    """Make what is below ``tree`` in the empty directory ``target``.
+
+    Files are copies, with ``hard_links`` further names of the same files where
+    the file system has such. ``read_only`` takes away all write bits.
+    """
+    import shutil
+
+    mask = 0o555 if read_only else 0o777
+    made: List[Tuple[str, Node]] = []
+    pending = [(tree, verbatim(target))]
+    while pending:
+        directory, path = pending.pop()
+        for node in directory.children.values():
+            place = os.path.join(path, node.name)
+            if node.kind == DIRECTORY:
+                os.mkdir(place)
+                made.append((place, node))
+                pending.append((node, place))
+            elif node.kind == SYMLINK:
+                os.symlink(os.readlink(node.path), place)
+            elif hard_links:
+                link(node.path, place)
+            else:
+                shutil.copyfile(node.path, place, follow_symlinks=False)
+                set_attributes(place, node.mode & mask, node.mtime_ns)
+    for place, node in reversed(made):
+        set_attributes(place, node.mode & mask, node.mtime_ns)
+
+
+def link(source: str, place: str) -> None:
+    """A further name for a file, or a copy of it where the file system has one name a file only."""
+    try:
+        os.link(source, place)
+    except (PermissionError, NotImplementedError):
+        import shutil
+
+        shutil.copy2(source, place, follow_symlinks=False)
+
+
+def set_attributes(path: str, mode: int, mtime_ns: int) -> None:
+    """Set permission bits and modification time of a file or directory."""
+    # The time first: on Windows a read-only file does not take one.
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    os.chmod(path, mode)
+
+
+def sync(top: str) -> None:
+    """Make a tree durable, every file and directory of it.
+
+    After the writing, not during it: then the first call lets the file system
+    write its journal, and the many others find little left to do.
+    """
+    directories = [verbatim(top)]
+    for directory in directories:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if _is_directory(os.lstat(entry.path)):
+                    directories.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    _sync_file(entry.path)
+    for directory in reversed(directories):
+        sync_directory(directory)
+
+
+def replace(new: str, path: str) -> None:
+    """Put the complete and durable directory ``new`` (``path + ".new"``) in the place of ``path``.
+
+    No system call does this for directories that have contents, so there is a
+    moment without ``path``; ``settle`` ends what a crash then leaves.
+    """
+    if os.path.lexists(path):
+        os.rename(path, path + ".old")
+    os.rename(new, path)
+    sync_directory(os.path.dirname(path))
+    remove(path + ".old")
+
+
+def settle(path: str) -> None:
+    """Bring a directory that ``replace`` replaces back to the old or on to the new state.
+
+    ``.old`` exists only once ``.new`` is complete, so ``.new`` without ``.old``
+    is an unfinished piece of work, and with it and without ``path`` the new state.
+    """
+    if not os.path.lexists(path) and os.path.lexists(path + ".old"):
+        os.rename(path + ".new", path)
+        sync_directory(os.path.dirname(path))
+    remove(path + ".new")
+    remove(path + ".old")
+
+
+def usage(top: str) -> Usage:
+    """The lengths of all files, and the number of files and directories, ``top`` included.
+
+    A file with several names counts once. A length is what the file system
+    says it is: holes count, as they do in containerd on Windows (continuity
+    fs/du_windows.go).
+    """
+    size, inodes = 0, 1
+    seen = set()
+    directories = [verbatim(top)]
+    for directory in directories:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                status = os.lstat(entry.path)
+                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    if (status.st_dev, status.st_ino) in seen:
+                        continue
+                    seen.add((status.st_dev, status.st_ino))
+                inodes += 1
+                if _is_directory(status):
+                    directories.append(entry.path)
+                elif stat.S_ISREG(status.st_mode):
+                    size += status.st_size
+    return Usage(size, inodes)
+
+
+def remove(top: str) -> None:
+    """Delete a file, a link or a tree, read-only parts too. A missing one is no error."""
+    _patiently(_remove_once, top)
+
+
+def empty(top: str) -> None:
+    """Delete all that is in a directory."""
+    _patiently(_empty_once, top)
+
+
+def _patiently(action: Callable[[str], None], top: str) -> None:
+    for attempt in range(_REMOVAL_ATTEMPTS):
+        try:
+            action(verbatim(top))
+            return
+        except OSError:
+            if attempt == _REMOVAL_ATTEMPTS - 1:
+                raise
+            time.sleep(_REMOVAL_PAUSE * 2**attempt)
+
+
+def _remove_once(top: str) -> None:
+    try:
+        status = os.lstat(top)
+    except FileNotFoundError:
+        return
+    if _is_directory(status):
+        _empty_once(top)
+        os.rmdir(top)
+    else:
+        os.unlink(top)
+
+
+def _empty_once(top: str) -> None:
+    if os.name == "posix":
+        handle = _open_directory(top)
+        try:
+            _empty_handle(handle)
+        finally:
+            os.close(handle)
+    else:
+        _empty_path(top)
+
+
+def _empty_handle(top: int) -> None:
+    """Empty an open directory.
+
+    Each name is used relative to an open directory, never through a path that
+    somebody could bend meanwhile. Directories inside directories are first
+    moved up, so that two handles are enough for a tree of any depth.
+    """
+    moved = 0
+    token = os.urandom(4).hex()
+    while True:
+        names = os.listdir(top)
+        if not names:
+            return
+        for name in names:
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
+                os.unlink(name, dir_fd=top)
+                continue
+            directory = _open_directory(name, top)
+            try:
+                for child in os.listdir(directory):
+                    if stat.S_ISDIR(os.lstat(child, dir_fd=directory).st_mode):
+                        # To move a directory one must be allowed to write it.
+                        os.close(_open_directory(child, directory))
+                        moved += 1
+                        place = f".removed-{token}-{moved}"
+                        os.rename(child, place, src_dir_fd=directory, dst_dir_fd=top)
+                    else:
+                        os.unlink(child, dir_fd=directory)
+            finally:
+                os.close(directory)
+            os.rmdir(name, dir_fd=top)
+
+
+def _open_directory(path: str, parent: Optional[int] = None) -> int:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    os.fchmod(handle, stat.S_IMODE(os.fstat(handle).st_mode) | 0o700)
+    return handle
+
+
+def _empty_path(top: str) -> None:
+    """Empty a directory where the system has no calls relative to a handle."""
+    directories = [top]
+    for directory in directories:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if _is_directory(os.lstat(entry.path)):
+                    directories.append(entry.path)
+                    continue
+                try:
+                    os.unlink(entry.path)
+                except PermissionError:
+                    os.chmod(entry.path, stat.S_IWRITE)
+                    os.unlink(entry.path)
+    for directory in reversed(directories[1:]):
+        os.rmdir(directory)
+
+
+def _kind(path: str, status: os.stat_result) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return SYMLINK
+    if _is_directory(status):
+        return DIRECTORY
+    if stat.S_ISREG(status.st_mode):
+        return FILE
+    raise FailedPrecondition(f"{path!r} is neither a file nor a directory nor a symbolic link: remove it")
+
+
+def _is_directory(status: os.stat_result) -> bool:
+    """Whether it is a directory in truth: a junction says of itself that it is one."""
+    reparse_point = getattr(status, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
+    return stat.S_ISDIR(status.st_mode) and not reparse_point
+
+
+def _same_content(one: Node, other: Node) -> bool:
+    if one.identity and one.identity == other.identity:
+        return True
+    if one.kind == SYMLINK:
+        return os.readlink(one.path) == os.readlink(other.path)
+    with open(one.path, "rb", buffering=0) as left, open(other.path, "rb", buffering=0) as right:
+        while True:
+            data = left.read(_COMPARE_BYTES)
+            if data != right.read(_COMPARE_BYTES):
+                return False
+            if not data:
+                return True
+
+
+def _sync_file(path: str) -> None:
+    # Windows flushes only through a handle that may write, which a read-only file does not give.
+    if os.name == "nt" and not os.access(path, os.W_OK):
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
