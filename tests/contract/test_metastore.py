@@ -262,7 +262,12 @@ def test_rebase(store: Metastore) -> None:
     [
         ("active-1", "nothing", NotFound, 'missing parent "nothing" of snapshot "active-1": not found'),
         ("active-1", "active-2", FailedPrecondition, 'parent "active-2" is not committed: failed precondition'),
-        ("active-2", "committed-2", InvalidArgument, 'cannot change parent of active snapshot "active-2" on commit: invalid argument'),
+        (
+            "active-2",
+            "committed-2",
+            InvalidArgument,
+            'cannot change parent of active snapshot "active-2" on commit: invalid argument',
+        ),
     ],
 )
 def test_rebase_errors(store: Metastore, key: str, parent: str, error: Any, message: str) -> None:
@@ -282,7 +287,12 @@ def test_update(empty: Metastore) -> None:
         after = tx.update_info("a", {"m": "2", "empty": ""})
         assert after.labels == {"m": "2"}
         assert after == tx.get_info("a").info
-        assert (after.created, after.kind, after.parent, after.id) == (before.created, before.kind, before.parent, before.id)
+        assert (after.created, after.kind, after.parent, after.id) == (
+            before.created,
+            before.kind,
+            before.parent,
+            before.id,
+        )
         assert after.updated > before.updated
         assert tx.update_info("a", {}).labels == {}
 
@@ -319,8 +329,32 @@ def test_walk_filters(empty: Metastore) -> None:
         tx.create_snapshot(VIEW, "v", "p", {"m": "\u725b"})
         tx.create_snapshot(VIEW, "\U0001f402")
         infos = list(everything(tx).values())
-        operands = ["", "==p", '==""', "!=p", '!=""', "==active", "==2", "!=2", "==\u725b", "~=^[a-p]$", '=="\\xff"', '!="\\xff"']
-        fields = ["kind", "name", "parent", "parent.more", "labels.l", "labels.a.b", 'labels."quo\\"te"', "labels", "id", "nothing.at.all"]
+        operands = [
+            "",
+            "==p",
+            '==""',
+            "!=p",
+            '!=""',
+            "==active",
+            "==2",
+            "!=2",
+            "==\u725b",
+            "~=^[a-p]$",
+            '=="\\xff"',
+            '!="\\xff"',
+        ]
+        fields = [
+            "kind",
+            "name",
+            "parent",
+            "parent.more",
+            "labels.l",
+            "labels.a.b",
+            'labels."quo\\"te"',
+            "labels",
+            "id",
+            "nothing.at.all",
+        ]
         for field in fields:
             for operand in operands:
                 for text in (field + operand, field + operand + ",kind==view", "kind==view," + field + operand):

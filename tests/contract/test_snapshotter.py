@@ -202,7 +202,11 @@ def test_update(work: Work) -> None:
         assert (info.kind, info.parent, info.name, info.labels) == (kind, parents[name], name, labels)
         assert info.created == info.updated
         replaced = store.update(name, {"l1": "updated", "l3": "v3"})
-        assert (replaced.labels, replaced.created, replaced.parent) == ({"l1": "updated", "l3": "v3"}, info.created, parents[name])
+        assert (replaced.labels, replaced.created, replaced.parent) == (
+            {"l1": "updated", "l3": "v3"},
+            info.created,
+            parents[name],
+        )
         assert replaced.updated > info.updated
         assert store.stat(name) == replaced
         two = store.update(name, {"l1": "again", "l2": "set", "l3": "ignored"}, ["labels.l1", "labels.l2"])
@@ -409,7 +413,11 @@ def test_128_layers_mount(work: Work) -> None:
     os.mkdir(flat)
     parent = ""
     for number in range(128):
-        changes = [write(f"{number:03d}", f"{number}"), write("bottom", f"changed by {number}"), make_directory(f"d{number}")]
+        changes = [
+            write(f"{number:03d}", f"{number}"),
+            write("bottom", f"changed by {number}"),
+            make_directory(f"d{number}"),
+        ]
         if number:
             changes.append(remove(f"d{number - 1}"))
         for change in changes:

@@ -59,33 +59,33 @@ class PayloadImporter:
         self.data = data
         self.entries = entries(data)
 
+    def entry_of(self, name: str) -> str:
+        """The file that holds a module or package, ``""`` if the zip has none."""
+        base = name.replace(".", "/")
+        return next((entry for entry in (f"{base}.py", f"{base}/__init__.py") if entry in self.entries), "")
+
     def find_spec(
         self, name: str, path: Optional[Sequence[str]] = None, target: Optional[ModuleType] = None
     ) -> Optional[ModuleSpec]:
-        base = name.replace(".", "/")
-        for entry in (base + ".py", base + "/__init__.py"):
-            if entry in self.entries:
-                origin = f"{self.path}/{entry}"
-                spec = ModuleSpec(name, self, origin=origin, is_package=entry.endswith("/__init__.py"))
-                spec.loader_state = entry
-                spec.has_location = True
-                return spec
-        return None
+        entry = self.entry_of(name)
+        if not entry:
+            return None
+        package = entry.endswith("/__init__.py")
+        spec = ModuleSpec(name, self, origin=f"{self.path}/{entry}", is_package=package)  # type: ignore[arg-type]
+        spec.has_location = True
+        return spec
 
     def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        assert spec is not None and spec.origin is not None
-        exec(compile(self.read(spec.loader_state), spec.origin, "exec", dont_inherit=True), module.__dict__)
+        entry = self.entry_of(module.__name__)
+        code = compile(self.read(entry), f"{self.path}/{entry}", "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102
 
     def get_source(self, name: str) -> str:
         """The text of a module, for tracebacks (PEP 302)."""
-        spec = self.find_spec(name)
-        if spec is None:
-            raise ImportError(f"the payload has no module {name}", name=name)
-        return self.read(spec.loader_state).decode("utf-8")
+        return self.read(self.entry_of(name)).decode("utf-8")
 
     def read(self, entry: str) -> bytes:
         """The bytes of one file of the zip."""
@@ -126,7 +126,8 @@ def keep(path: str, data: bytes) -> None:
         # Windows refuses to replace a file that another process reads: then it is there.
         if not is_kept(path, data):
             warning = f"The collection's code cannot be kept in {directory}, so that each task sends it again: {error}"
-            print(json.dumps({"loader": {"warnings": [warning]}}), flush=True)
+            sys.stdout.write(json.dumps({"loader": {"warnings": [warning]}}) + "\n")
+            sys.stdout.flush()
 
 
 def is_kept(path: str, data: bytes) -> bool:
@@ -144,11 +145,11 @@ def run(path: str, data: bytes) -> int:
     ``path`` is the payload's place in the cache. The request is one line; what
     follows it is its attachment.
     """
-    sys.meta_path.insert(0, PayloadImporter(path, data))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, PayloadImporter(path, data))
     stdin = sys.stdin.buffer
     try:
         code: int = importlib.import_module("core.dispatch").serve(stdin.readline(), stdin, sys.stdout.buffer)
-    except Exception:
+    except Exception:  # noqa: BLE001
         # The interpreter's own report opens files by path and would show no source lines.
         import traceback
 

@@ -59,7 +59,9 @@ class _Session:
 
 def _open_layers(name: str) -> Any:
     if name == "windows" or (name == "auto" and os.name == "nt"):
-        raise NotImplementedHere("the windows layer store is not part of this release; layers: emulated works on every host")
+        raise NotImplementedHere(
+            "the windows layer store is not part of this release; layers: emulated works on every host"
+        )
     from .layers.emulated import EmulatedLayers
 
     return EmulatedLayers()
@@ -95,7 +97,9 @@ def _is_labels(value: Any) -> bool:
 
 
 def _is_source(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, dict) and list(value) == ["staged"] and isinstance(value["staged"], str))
+    return isinstance(value, str) or (
+        isinstance(value, dict) and list(value) == ["staged"] and isinstance(value["staged"], str)
+    )
 
 
 _TYPES: Dict[str, Tuple[_Check, str]] = {
@@ -188,10 +192,7 @@ def _list(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
 def _ensure_layer(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
     from . import ensure
 
-    changed, result = ensure.ensure_layer(session.snapshotter, rehearse=session.check_mode, **arguments)
-    if result["layer"]:
-        result["layer"] = dict(result["layer"])
-    return changed, result
+    return ensure.ensure_layer(session.snapshotter, **arguments)
 
 
 def _stage(session: _Session, digest: str, size: int, offset: Optional[int] = None) -> Tuple[bool, Any]:
@@ -242,7 +243,9 @@ OPERATIONS: Dict[str, Operation] = {
         },
     ),
     "ensure_scratch": Operation(_ensure_scratch, {"key": "text!", "size": "size!"}),
-    "list": Operation(_list, {"names": "texts", "filters": "texts", "usage": "flag", "mounts": "flag", "scratch": "flag"}),
+    "list": Operation(
+        _list, {"names": "texts", "filters": "texts", "usage": "flag", "mounts": "flag", "scratch": "flag"}
+    ),
     "ensure_layer": Operation(
         _ensure_layer, {"name": "text!", "src": "source!", "parent": "text", "labels": "labels", "digest": "text"}
     ),
@@ -273,7 +276,9 @@ def parse_request(text: bytes) -> _Request:
     What is wrong with single operations is in ``problems``, one entry each.
     """
     if len(text) > MAXIMUM_REQUEST:
-        raise InvalidArgument(f"the request is {len(text)} bytes long; at most {MAXIMUM_REQUEST} are possible", size=len(text))
+        raise InvalidArgument(
+            f"the request is {len(text)} bytes long; at most {MAXIMUM_REQUEST} are possible", size=len(text)
+        )
     try:
         request = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:
@@ -283,10 +288,14 @@ def parse_request(text: bytes) -> _Request:
     if not isinstance(request, dict):
         raise InvalidArgument("the request is not a JSON object")
     if request.get("protocol") != PROTOCOL or isinstance(request.get("protocol"), bool):
-        raise InvalidArgument(f"protocol {request.get('protocol')!r} is not spoken here, only {PROTOCOL}", protocol=PROTOCOL)
+        raise InvalidArgument(
+            f"protocol {request.get('protocol')!r} is not spoken here, only {PROTOCOL}", protocol=PROTOCOL
+        )
     unknown = [key for key in request if key not in _KEYS]
     if unknown:
-        raise InvalidArgument(f"the request has unknown keys: {', '.join(sorted(unknown))}; known are {', '.join(_KEYS)}")
+        raise InvalidArgument(
+            f"the request has unknown keys: {', '.join(sorted(unknown))}; known are {', '.join(_KEYS)}"
+        )
     root = request.get("root")
     if not isinstance(root, str) or not root:
         raise InvalidArgument("root must be the path of the store's directory")
@@ -300,8 +309,12 @@ def parse_request(text: bytes) -> _Request:
     if on_error not in ("stop", "continue"):
         raise InvalidArgument(f"on_error {on_error!r} is none of stop, continue")
     environment = request.get("environment") or {}
-    if not _is_labels(environment) or any(not key or "=" in key or "\0" in key + value for key, value in environment.items()):
-        raise InvalidArgument("environment must be an object of strings, its names without = and nothing with a NUL character")
+    if not _is_labels(environment) or any(
+        not key or "=" in key or "\0" in key + value for key, value in environment.items()
+    ):
+        raise InvalidArgument(
+            "environment must be an object of strings, its names without = and nothing with a NUL character"
+        )
     operations = request.get("operations")
     if not isinstance(operations, list) or not operations:
         raise InvalidArgument("operations must be a list of at least one operation")
@@ -343,7 +356,9 @@ def _parse_operation(entry: Any) -> Tuple[str, Dict[str, Any]]:
         raise InvalidArgument(f"{name}: arguments must be an object")
     for argument in given:
         if argument not in wanted:
-            raise InvalidArgument(f'{name} has no argument "{argument}"; it takes {", ".join(wanted)}', argument=argument)
+            raise InvalidArgument(
+                f'{name} has no argument "{argument}"; it takes {", ".join(wanted)}', argument=argument
+            )
     # null is "not given"
     given = {argument: value for argument, value in given.items() if value is not None}
     for argument, rule in wanted.items():
@@ -388,7 +403,9 @@ def handle(text: bytes, attachment: Optional[BinaryIO] = None) -> Dict[str, Any]
     try:
         for number, (name, arguments) in enumerate(request.operations):
             if failed and not request.go_on:
-                results.append({"ok": False, "error": _error(FailedPrecondition(f"not run: {failed} failed before it"))})
+                results.append(
+                    {"ok": False, "error": _error(FailedPrecondition(f"not run: {failed} failed before it"))}
+                )
                 continue
             result = _run(session, name, arguments)
             results.append(result)
@@ -407,7 +424,7 @@ def _run(session: _Session, name: str, arguments: Dict[str, Any]) -> Dict[str, A
         return _failure(session, name, error)
     except MemoryError:
         return _failure(session, name, Internal("the host ran out of memory"))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a mistake of ours, too, must come out as a reply
         import sys
         import traceback
 

@@ -112,11 +112,19 @@ def ensure_snapshot(
         return _absent(snapshotter, key or name, recursive)
     if state == COMMITTED:
         return _committed(snapshotter, name, key, parent, labels, purge_labels)
-    return _active_or_view(snapshotter, state, key, parent or "", dict(labels or {}), purge_labels, size, uvm_scratch, creates)
+    return _active_or_view(
+        snapshotter, state, key, parent or "", dict(labels or {}), purge_labels, size, uvm_scratch, creates
+    )
 
 
 def _check_options(
-    state: str, key: str, name: str, rootfs_size: Union[int, str, None], uvm_scratch: bool, creates: str, recursive: bool
+    state: str,
+    key: str,
+    name: str,
+    rootfs_size: Union[int, str, None],
+    uvm_scratch: bool,
+    creates: str,
+    recursive: bool,
 ) -> None:
     if state not in STATES:
         raise InvalidArgument(f"state {state!r} is none of {', '.join(STATES)}")
@@ -155,7 +163,9 @@ def _active_or_view(
     found = find(snapshotter, key)
     if found is None:
         if size and not parent:
-            raise InvalidArgument(f'rootfs_size: "{key}" has no parent and so no scratch disk; name a parent or leave rootfs_size out')
+            raise InvalidArgument(
+                f'rootfs_size: "{key}" has no parent and so no scratch disk; name a parent or leave rootfs_size out'
+            )
         if size:
             labels[label_rules.ROOTFS_SIZE_BYTES] = str(size)
         if uvm_scratch:
@@ -169,7 +179,8 @@ def _active_or_view(
         return change.outcome(snapshot=describe(snapshotter, key))
     if found.kind != state or found.parent != parent:
         raise AlreadyExists(
-            f'"{key}" is {_what(found)}, not {_article(state)} with parent "{parent}"; remove it first, or use another key',
+            f'"{key}" is {_what(found)}, not {_article(state)} with parent "{parent}"; '
+            "remove it first, or use another key",
             **found._asdict(),
         )
     if uvm_scratch and label_rules.UVM_SCRATCH not in found.labels:
@@ -230,7 +241,8 @@ def _absent(snapshotter: Snapshotter, name: str, recursive: bool) -> Outcome:
     if children and not recursive:
         shown = ", ".join(f'"{child}"' for child in children[:10]) + (", ..." if len(children) > 10 else "")
         raise FailedPrecondition(
-            f'cannot remove "{name}": it is the parent of {len(children)} snapshot{"s"[: len(children) > 1]} ({shown}); '
+            f'cannot remove "{name}": it is the parent of {len(children)} snapshot{"s"[: len(children) > 1]} '
+            f"({shown}); "
             "remove those first, or set recursive=true to remove all of them",
             children=children,
         )
@@ -291,9 +303,7 @@ def ensure_scratch(snapshotter: Snapshotter, key: str, size: Union[int, str]) ->
         snapshotter.grow_scratch(key, wanted)
     _grow_if_smaller(snapshotter, change, key, wanted)
     now = snapshotter.scratch(key)
-    return change.outcome(
-        scratch=now._asdict() if now else None, previous_size=before.virtual_size if before else None
-    )
+    return change.outcome(scratch=now._asdict() if now else None, previous_size=before.virtual_size if before else None)
 
 
 # -- list --------------------------------------------------------------------
@@ -323,7 +333,9 @@ def list_snapshots(
         if usage:
             entry["usage"] = snapshotter.usage(info.name)._asdict()
         if mounts:
-            entry["mounts"] = [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(info.name)]
+            entry["mounts"] = (
+                [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(info.name)]
+            )
         if scratch:
             disk = snapshotter.scratch(info.name) if info.kind != COMMITTED else None
             entry["scratch"] = disk._asdict() if disk else None
@@ -341,7 +353,6 @@ def ensure_layer(
     parent: str = "",
     labels: Optional[Mapping[str, str]] = None,
     digest: str = "",
-    rehearse: bool = False,
 ) -> Outcome:
     """The committed snapshot ``name`` exists; if not, it is imported from an OCI layer tar.
 
@@ -356,33 +367,38 @@ def ensure_layer(
     found = find(snapshotter, name)
     staging = Staging(snapshotter.root, snapshotter.layers)
     staged = src["staged"] if isinstance(src, Mapping) else ""
+    rehearsing = snapshotter.rehearsing
     if found is not None:
         _refuse_other(found, parent)
         if labels is not None:
             _update_labels(snapshotter, change, name, labels, False, [])
     else:
-        path = "" if rehearse and staged else staging.path(staged) if staged else snapshotter.layers.native(str(src))
+        path = "" if rehearsing and staged else staging.path(staged) if staged else snapshotter.layers.native(str(src))
         if path and not os.path.isfile(path):
             raise NotFound(f"src {src} does not exist on the node, or is not a file", src=src)
 
         def unpack(directory: str, parents: List[str]) -> ImportResult:
-            if rehearse:
+            if rehearsing:
                 return ImportResult(0, "", 0)
             try:
                 with open(path, "rb") as stream:
                     return _unpack(snapshotter, stream, directory, parents, digest)
             except OSError as error:
-                raise FailedPrecondition(f"cannot read {snapshotter.layers.presented(path)}: {error.strerror}") from error
+                raise FailedPrecondition(
+                    f"cannot read {snapshotter.layers.presented(path)}: {error.strerror}"
+                ) from error
 
         imported = snapshotter.import_layer(name, parent, labels or {}, unpack)
         change.did("import", name)
-    if staged and not rehearse:
+    if staged and not rehearsing:
         staging.discard(staged)
-    layer = None if imported is None or rehearse else imported._asdict()
+    layer = None if imported is None or rehearsing else imported._asdict()
     return change.outcome(snapshot=describe(snapshotter, name), layer=layer)
 
 
-def _unpack(snapshotter: Snapshotter, stream: BinaryIO, directory: str, parents: List[str], digest: str) -> ImportResult:
+def _unpack(
+    snapshotter: Snapshotter, stream: BinaryIO, directory: str, parents: List[str], digest: str
+) -> ImportResult:
     from .formats import layertar
 
     with layertar.open_layer(stream) as plain:

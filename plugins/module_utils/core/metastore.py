@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from . import model
 from .durable import sync_directory
@@ -123,7 +123,7 @@ class Metastore:
         self._path = path or ":memory:"
         self._connection: Optional[sqlite3.Connection] = None
         location = self._path
-        with _translated(self._path):
+        with _Translated(self._path):
             if path is not None and not os.path.exists(path):
                 if create:
                     self._create(path)
@@ -149,7 +149,8 @@ class Metastore:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
             raise FailedPrecondition(
-                f"{self._path} is not the metadata of a snapshot store; use another root, or move that file away", path=self._path
+                f"{self._path} is not the metadata of a snapshot store; use another root, or move that file away",
+                path=self._path,
             )
         if version > SCHEMA_VERSION:
             raise FailedPrecondition(
@@ -185,7 +186,7 @@ class Metastore:
     def copy_to_memory(self) -> Metastore:
         """An independent copy of the present state in memory, for a rehearsal that leaves no trace."""
         copy = Metastore(None)
-        with _translated(self._path):
+        with _Translated(self._path):
             self._live().backup(copy._live())
             copy._live().execute("PRAGMA foreign_keys = ON")
         return copy
@@ -219,7 +220,7 @@ class Metastore:
             tx.burn(last)
 
 
-class _translated:
+class _Translated:
     """Turns SQLite's errors into ours."""
 
     def __init__(self, path: str) -> None:
@@ -237,16 +238,23 @@ def _translate(error: sqlite3.Error, path: str) -> SnapshotterError:
     text = str(error)
     if "locked" in text or "busy" in text:
         return Unavailable(
-            f"{path}: another process has kept the metadata locked for {BUSY_TIMEOUT:.0f} s; run the task again", path=path
+            f"{path}: another process has kept the metadata locked for {BUSY_TIMEOUT:.0f} s; run the task again",
+            path=path,
         )
     if "full" in text:
-        return Unavailable(f"{path}: the volume is full, nothing was changed; free some space and run the task again", path=path)
+        return Unavailable(
+            f"{path}: the volume is full, nothing was changed; free some space and run the task again", path=path
+        )
     if "readonly" in text or "read-only" in text:
         return FailedPrecondition(f"{path} cannot be written: it is read-only for this user", path=path)
     if "unable to open" in text:
-        return FailedPrecondition(f"{path} cannot be opened: its directory is missing, unreadable or read-only for this user", path=path)
+        return FailedPrecondition(
+            f"{path} cannot be opened: its directory is missing, unreadable or read-only for this user", path=path
+        )
     if "malformed" in text or "not a database" in text:
-        return FailedPrecondition(f"{path} is damaged ({text}); restore it from a backup, nothing was changed", path=path)
+        return FailedPrecondition(
+            f"{path} is damaged ({text}); restore it from a backup, nothing was changed", path=path
+        )
     return Internal(f"{path}: {text}", path=path)
 
 
@@ -259,13 +267,13 @@ class _Scope:
         self._begin = begin
 
     def __enter__(self) -> Transaction:
-        with _translated(self._path):
+        with _Translated(self._path):
             self._connection.execute(self._begin)
         return Transaction(self._connection)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if error is None:
-            with _translated(self._path):
+            with _Translated(self._path):
                 try:
                     self._connection.execute("COMMIT")
                     return
@@ -320,10 +328,12 @@ class Transaction:
 
     def children(self, name: str) -> List[str]:
         """The names of the direct children, in byte order."""
-        return [row[0] for row in self._db.execute("SELECT name FROM snapshots WHERE parent = ? ORDER BY name", (name,))]
+        return [
+            row[0] for row in self._db.execute("SELECT name FROM snapshots WHERE parent = ? ORDER BY name", (name,))
+        ]
 
     def id_map(self) -> Dict[int, str]:
-        """id -> key or name, of all kinds."""
+        """Id -> key or name, of all kinds."""
         return dict(self._db.execute("SELECT id, name FROM snapshots"))
 
     def walk(self, wanted: filters.Filters) -> List[Info]:
@@ -362,7 +372,9 @@ class Transaction:
             if row is None:
                 raise NotFound(f"missing parent {_quote(parent)} bucket: not found", parent=parent)
             if row[0] != COMMITTED:
-                raise InvalidArgument(f"parent {_quote(parent)} is not committed snapshot: invalid argument", parent=parent)
+                raise InvalidArgument(
+                    f"parent {_quote(parent)} is not committed snapshot: invalid argument", parent=parent
+                )
         if self._exists(key):
             raise AlreadyExists(f"snapshot {key}: already exists", key=key)
         number = self._db.execute("SELECT last FROM sequence").fetchone()[0] + 1
@@ -371,7 +383,8 @@ class Transaction:
         self._db.execute("UPDATE sequence SET last = ?", (number,))
         time = model.now()
         self._db.execute(
-            "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, '{}', 0, 0, NULL)", (key, number, kind, parent or None, time, time)
+            "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, '{}', 0, 0, NULL)",
+            (key, number, kind, parent or None, time, time),
         )
         self._write_labels(key, number, labels or {})
         return Snapshot(kind, number, self.parent_ids(parent))
@@ -403,7 +416,9 @@ class Transaction:
             if row is None:
                 raise NotFound(f"missing parent {_quote(parent)} of snapshot {_quote(key)}: not found", parent=parent)
             if row[0] != COMMITTED:
-                raise FailedPrecondition(f"parent {_quote(parent)} is not committed: failed precondition", parent=parent)
+                raise FailedPrecondition(
+                    f"parent {_quote(parent)} is not committed: failed precondition", parent=parent
+                )
         return info, parent
 
     def commit_active(
@@ -417,8 +432,8 @@ class Transaction:
         info, parent = self.check_commit(key, name, parent)
         time = model.now()
         self._db.execute(
-            "UPDATE snapshots SET name = ?, kind = ?, parent = ?, created = ?, updated = ?, size = ?, inodes = ?, holder = NULL "
-            "WHERE id = ?",
+            "UPDATE snapshots SET name = ?, kind = ?, parent = ?, created = ?, updated = ?, size = ?, inodes = ?, "
+            "holder = NULL WHERE id = ?",
             (name, COMMITTED, parent or None, time, time, usage.size, usage.inodes, info.id),
         )
         self._write_labels(name, info.id, labels or {})
@@ -431,7 +446,9 @@ class Transaction:
             raise NotFound(f"snapshot {key}: not found", key=key)
         children = self.children(key)
         if children:
-            raise FailedPrecondition("cannot remove snapshot with child: failed precondition", key=key, children=children)
+            raise FailedPrecondition(
+                "cannot remove snapshot with child: failed precondition", key=key, children=children
+            )
         self._db.execute("DELETE FROM snapshots WHERE name = ?", (key,))
         return row[0], row[1]
 
@@ -452,7 +469,9 @@ class Transaction:
                 wanted = dict(labels)
             else:
                 raise InvalidArgument(
-                    f"cannot update {_quote(path)} field on snapshot {_quote(name)}: invalid argument", name=name, path=path
+                    f"cannot update {_quote(path)} field on snapshot {_quote(name)}: invalid argument",
+                    name=name,
+                    path=path,
                 )
         # A clock that was set back must not make a change older than what it changed.
         updated = max(model.now(), info.updated)
@@ -480,14 +499,16 @@ class Transaction:
         kept = {key: labels[key] for key in sorted(labels) if labels[key] != ""}
         self._db.execute("DELETE FROM labels WHERE id = ?", (number,))
         if kept:
-            self._db.executemany("INSERT INTO labels VALUES (?, ?, ?)", [(key, value, number) for key, value in kept.items()])
+            self._db.executemany(
+                "INSERT INTO labels VALUES (?, ?, ?)", [(key, value, number) for key, value in kept.items()]
+            )
         self._db.execute("UPDATE snapshots SET labels = ? WHERE name = ?", (json.dumps(kept, ensure_ascii=False), name))
         return kept
 
 
 def _infos(rows: List[Any]) -> List[Info]:
     """Infos from rows of ``_INFO``. All label texts are parsed as one JSON array: one call instead of thousands."""
-    labels = json.loads("[%s]" % ",".join([row[3] for row in rows]))
+    labels = json.loads("[" + ",".join([row[3] for row in rows]) + "]")
     return [
         Info(kind, name, parent, row_labels, created, updated, number)
         for (kind, name, parent, _, created, updated, number), row_labels in zip(rows, labels)

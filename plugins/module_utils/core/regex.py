@@ -41,7 +41,7 @@ from bisect import bisect_right
 from functools import cache
 from itertools import accumulate
 from operator import xor
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
 
 #: Characters of an expression.
 MAX_PATTERN_LENGTH = 4096
@@ -65,7 +65,7 @@ class RegexError(ValueError):
     """The expression does not compile. The message is that of Go's regexp/syntax."""
 
 
-def compile(pattern: str) -> Pattern:
+def compile(pattern: str) -> Pattern:  # noqa: A001  named as in re
     """Compile an expression. Raises RegexError."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise RegexError(
@@ -367,10 +367,11 @@ def _case_table() -> Dict[str, Tuple[str, ...]]:
     for char in map(chr, range(ord("A"), 0x1E944)):
         folded = char.casefold()
         if len(folded) > 1:
-            # Full folding makes two of it. Where there is a simple folding, it is the small letter.
+            # Full folding makes several of it. Where there is a simple folding, it is the small letter.
             folded = char.lower()
-        classes.setdefault(folded if len(folded) == 1 else char, []).append(char)
-    return {char: tuple(equals) for equals in classes.values() if len(equals) > 1 for char in equals}
+        if folded != char and len(folded) == 1:
+            classes.setdefault(folded, [folded]).append(char)
+    return {char: tuple(equals) for equals in classes.values() for char in equals}
 
 
 def _pairs(text: str) -> _Ranges:
@@ -395,7 +396,8 @@ _POSIX_CLASSES = {
     "word": _pairs("09AZ__az"),
     "xdigit": _pairs("09AFaf"),
 }
-_CATEGORIES = "Cc Cf Co Cs Ll Lm Lo Lt Lu Mc Me Mn Nd Nl No Pc Pd Pe Pf Pi Po Ps Sc Sk Sm So Zl Zp Zs".split()
+#: The second letters of the general categories by the first one. Cn, unassigned, has no name in RE2.
+_CATEGORIES = {"C": "cfos", "L": "lmotu", "M": "cen", "N": "dlo", "P": "cdefios", "S": "ckmo", "Z": "lps"}
 
 
 def _merged(ranges: Iterable[Tuple[int, int]]) -> _Ranges:
@@ -422,6 +424,7 @@ _FLAGS = {"i": _FOLD, "m": _MULTI_LINE, "s": _DOT_ALL, "U": _UNGREEDY}
 _COUNT = re.compile(r"\{(0|[1-9][0-9]*)(,?)((?:0|[1-9][0-9]*)?)\}")
 _NAMED_GROUP = re.compile(r"\(\?P?<[A-Za-z0-9_]+>")
 _FLAG_GROUP = re.compile(r"\(\?([imsU]*)(-[imsU]+)?([:)])")
+_BAD_GROUP = re.compile(r"\(\?[imsU]*(?:-[imsU]*)?.?", re.DOTALL)
 _OCTAL_ESCAPE = re.compile(r"\\(0[0-7]{0,2}|[1-7][0-7]{1,2})")
 _HEXADECIMAL_ESCAPE = re.compile(r"\\x(?:\{([0-9A-Fa-f]+)\}|([0-9A-Fa-f]{2}))")
 _POSIX_CLASS = re.compile(r"\[:(\^?)(.*?):\]", re.DOTALL)
@@ -465,7 +468,7 @@ class _Parser:
         self._flags = 0
         self._groups = [_Group(0, 0)]
         if any("\ud800" <= char <= "\udfff" for char in pattern):
-            self._fail("invalid UTF-8", pattern)
+            raise self._error("invalid UTF-8", pattern)
         repeated_from: Optional[int] = None
         while self._position < len(pattern):
             start = self._position
@@ -477,22 +480,22 @@ class _Parser:
                 self._item()
                 repeated_from = None
         if len(self._groups) > 1:
-            self._fail("missing closing )", pattern)
+            raise self._error("missing closing )", pattern)
         self._close()
         if sum(instruction.operation == _CLASS for instruction in self.code) > MAX_POSITIONS:
-            self._too_large()
+            raise self._too_large()
 
-    def _fail(self, problem: str, excerpt: str, remedy: str = "") -> NoReturn:
+    def _error(self, problem: str, excerpt: str, remedy: str = "") -> RegexError:
         shown = excerpt.encode("utf-8", "backslashreplace").decode("utf-8")
-        raise RegexError(f"error parsing regexp: {problem}: `{shown}`{remedy}")
+        return RegexError(f"error parsing regexp: {problem}: `{shown}`{remedy}")
 
-    def _too_large(self) -> NoReturn:
+    def _too_large(self) -> RegexError:
         remedy = f" (more than {MAX_POSITIONS} characters with its repeats written out; divide it into several filters)"
-        self._fail("expression too large", self._pattern, remedy)
+        return self._error("expression too large", self._pattern, remedy)
 
     def _emit(self, operation: int, argument: int = 0) -> None:
         if len(self.code) >= MAX_PROGRAM:
-            self._too_large()
+            raise self._too_large()
         self.code.append(_Instruction(operation, argument))
 
     def _join(self, operation: int, operands: int) -> None:
@@ -528,7 +531,7 @@ class _Parser:
                 self._groups[-1].alternatives += 1
             elif char == ")":
                 if len(self._groups) == 1:
-                    self._fail("unexpected )", self._pattern)
+                    raise self._error("unexpected )", self._pattern)
                 group = self._close()
                 self._flags = group.flags
                 self._groups[-1].add(group.start, group.repeats)
@@ -558,21 +561,18 @@ class _Parser:
                 if changed[3] == ")":
                     return
             else:
-                self._bad_group(start)
+                raise self._bad_group(start)
         else:
             self._position += 1
         if len(self._groups) > MAX_DEPTH:
-            self._fail("expression nests too deeply", self._pattern)
+            raise self._error("expression nests too deeply", self._pattern)
         self._groups.append(_Group(len(self.code), flags))
 
-    def _bad_group(self, start: int) -> NoReturn:
+    def _bad_group(self, start: int) -> RegexError:
         if self._pattern.startswith(("(?P<", "(?<"), start):
-            end = self._pattern.find(">", start)
-            self._fail("invalid named capture", self._pattern[start : end + 1 if end >= 0 else None])
-        end = start + 2
-        while self._pattern[end : end + 1] in {"i", "m", "s", "U", "-"}:
-            end += 1
-        self._fail("invalid or unsupported Perl syntax", self._pattern[start : end + 1])
+            name, end, _ = self._pattern[start:].partition(">")
+            return self._error("invalid named capture", name + end)
+        return self._error("invalid or unsupported Perl syntax", next(_BAD_GROUP.finditer(self._pattern, start))[0])
 
     def _end_alternative(self) -> None:
         group = self._groups[-1]
@@ -602,7 +602,7 @@ class _Parser:
         least = int(found[1])
         greatest = int(found[3]) if found[3] else None if found[2] else least
         if max(least, greatest or 0) > MAX_REPEAT or (greatest is not None and least > greatest):
-            self._fail("invalid repeat count", found[0])
+            raise self._error("invalid repeat count", found[0])
         return least, greatest
 
     def _repeat(self, start: int, repeated_from: Optional[int], least: int, greatest: Optional[int]) -> None:
@@ -610,21 +610,21 @@ class _Parser:
         if self._pattern.startswith("?", self._position):
             self._position += 1
         if repeated_from is not None:
-            self._fail("invalid nested repetition operator", self._pattern[repeated_from : self._position])
+            raise self._error("invalid nested repetition operator", self._pattern[repeated_from : self._position])
         group = self._groups[-1]
         operator = self._pattern[start : self._position]
         if group.last is None:
-            self._fail("missing argument to repetition operator", operator)
+            raise self._error("missing argument to repetition operator", operator)
         group.last_repeats = (
             1 if greatest == 0 else group.last_repeats * max(1, least if greatest is None else greatest)
         )
         if operator[0] == "{" and max(least, greatest or 0) > 1 and group.last_repeats > MAX_REPEAT:
-            self._fail("invalid repeat count", operator)
+            raise self._error("invalid repeat count", operator)
 
         once = self.code[group.last :]
         copies = max(least, greatest or 0)
         if (len(once) + 1) * copies > MAX_PROGRAM:
-            self._too_large()
+            raise self._too_large()
         del self.code[group.last :]
         if greatest is not None:
             self.code += once * least + [*once, _Instruction(_QUEST)] * (greatest - least)
@@ -670,7 +670,7 @@ class _Parser:
             posix = _POSIX_CLASS.match(self._pattern, self._position)
             if posix:
                 if posix[2] not in _POSIX_CLASSES:
-                    self._fail("invalid character class range", posix[0])
+                    raise self._error("invalid character class range", posix[0])
                 ranges += self._ascii_class(_POSIX_CLASSES[posix[2]], negated=bool(posix[1]))
                 self._position = posix.end()
             elif not self._named_class(ranges, categories):
@@ -689,12 +689,12 @@ class _Parser:
             self._position += 1
             high = self._class_character(bracket)
             if high < low:
-                self._fail("invalid character class range", self._pattern[start : self._position])
+                raise self._error("invalid character class range", self._pattern[start : self._position])
         return low, high
 
     def _class_character(self, bracket: int) -> int:
         if self._position == len(self._pattern):
-            self._fail("missing closing ]", self._pattern[bracket:])
+            raise self._error("missing closing ]", self._pattern[bracket:])
         char = self._pattern[self._position]
         if char == "\\":
             return self._escape()
@@ -737,10 +737,14 @@ class _Parser:
         if name == "Any":
             ranges += [] if negated else [(0, _MAX_CODE)]
             return
-        names = frozenset(category for category in _CATEGORIES if name and name in {category, category[0]})
+        names = frozenset(
+            major + minor for major, minors in _CATEGORIES.items() for minor in minors if name in {major, major + minor}
+        )
         if not names:
             excerpt = self._pattern[start:end]
-            self._fail("invalid character class range", excerpt, " (general categories are known, scripts are not)")
+            raise self._error(
+                "invalid character class range", excerpt, " (general categories are known, scripts are not)"
+            )
         categories.append(_Category(names, bool(self._flags & _FOLD), negated))
 
     def _escape(self) -> int:
@@ -748,7 +752,7 @@ class _Parser:
         start = self._position
         follower = self._pattern[start + 1 : start + 2]
         if not follower:
-            self._fail("trailing backslash at end of expression", "")
+            raise self._error("trailing backslash at end of expression", "")
         self._position += 2
         octal = _OCTAL_ESCAPE.match(self._pattern, start)
         if octal:
@@ -764,4 +768,4 @@ class _Parser:
             return ord(_CONTROL_ESCAPES[follower])
         if follower.isascii() and not follower.isalnum():
             return ord(follower)
-        self._fail("invalid escape sequence", self._pattern[start : self._position])
+        raise self._error("invalid escape sequence", self._pattern[start : self._position])

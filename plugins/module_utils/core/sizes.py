@@ -36,7 +36,9 @@ def parse_size(value: Union[int, str], name: str) -> int:
             "such as 42949672960, 40GB or 40GiB (both are 40 x 1024^3 bytes)"
         )
     if size == 0:
-        raise InvalidArgument(f"{name}: a disk of 0 bytes cannot be made; leave {name} out to keep the size of the template")
+        raise InvalidArgument(
+            f"{name}: a disk of 0 bytes cannot be made; leave {name} out to keep the size of the template"
+        )
     if size > MAXIMUM_DISK_SIZE:
         raise InvalidArgument(
             f"{name}: {value!r} is larger than a VHDX can be (64 TB, {MAXIMUM_DISK_SIZE} bytes)",

@@ -64,11 +64,13 @@ class Snapshotter:
         self.root = layers.native(root)
         self.layers = layers
         self.warnings: List[str] = []
-        self._rehearse = rehearse
+        self.rehearsing = rehearse
         self._metadata: Optional[Metastore] = None
         self._closed = False
         if os.path.lexists(self.root) and not os.path.isdir(self.root):
-            raise FailedPrecondition(f"root {root} is a file, not a directory; name the directory of the store", root=root)
+            raise FailedPrecondition(
+                f"root {root} is a file, not a directory; name the directory of the store", root=root
+            )
         filesystem = layers.filesystem_type(self.root)
         if filesystem.lower() != "ntfs":
             raise InvalidArgument(
@@ -91,7 +93,7 @@ class Snapshotter:
         if self._closed:
             raise FailedPrecondition("database not open")
         path = os.path.join(self.root, METADATA_FILE)
-        if self._rehearse:
+        if self.rehearsing:
             if self._metadata is None:
                 with_store = Metastore(path)
                 try:
@@ -217,7 +219,7 @@ class Snapshotter:
         if parents and not is_unpack_key(key):
             options = label_rules.scratch_options(labels)
             self.warnings.extend(options.warnings)
-        if self._rehearse:
+        if self.rehearsing:
             if options is not None:
                 self.layers.create_scratch(directory, parents, options.size)
             return
@@ -242,7 +244,7 @@ class Snapshotter:
 
     def _undo_create(self, metadata: Metastore, number: int) -> None:
         """After a failed create: nothing on disk, and the id is not given out again."""
-        if self._rehearse:
+        if self.rehearsing:
             return
         directory = self._directory(number)
         try:
@@ -308,7 +310,7 @@ class Snapshotter:
 
     def _convert(self, key: str, info: Info, parents: List[str]) -> Usage:
         directory = self._directory(info.id)
-        if self._rehearse:
+        if self.rehearsing:
             return Usage(0, 0)
         self._refuse_if_mounted(key, directory, "commit")
         if not is_unpack_key(key):
@@ -316,7 +318,9 @@ class Snapshotter:
         try:
             return self.layers.disk_usage(directory)
         except SnapshotterError as error:
-            raise error.prefixed(f"failed to collect disk usage of snapshot storage: {self.layers.presented(directory)}") from error
+            raise error.prefixed(
+                f"failed to collect disk usage of snapshot storage: {self.layers.presented(directory)}"
+            ) from error
 
     def _release_mark(self, metadata: Metastore, key: str) -> None:
         try:
@@ -352,7 +356,8 @@ class Snapshotter:
             info = tx.get_info(key).info
             if info.kind != ACTIVE:
                 raise FailedPrecondition(
-                    f'snapshot "{key}" is {_a(info.kind)}; only the scratch disk of an active snapshot can grow', key=key
+                    f'snapshot "{key}" is {_a(info.kind)}; only the scratch disk of an active snapshot can grow',
+                    key=key,
                 )
             lock = self._lock(tx, key, info.id)
             self._recover(info.id, info.kind)
@@ -360,7 +365,8 @@ class Snapshotter:
             directory = self._directory(info.id)
             if self.layers.scratch_info(directory) is None:
                 raise FailedPrecondition(
-                    f'snapshot "{key}" has no scratch disk: it was prepared without a parent or to unpack a layer', key=key
+                    f'snapshot "{key}" has no scratch disk: it was prepared without a parent or to unpack a layer',
+                    key=key,
                 )
             return self._presented_scratch(self.layers.grow_scratch(directory, size))
 
@@ -381,7 +387,7 @@ class Snapshotter:
                     number, kind = tx.remove(key)
                 except SnapshotterError as error:
                     raise error.prefixed("failed to remove") from None
-                if not self._rehearse:
+                if not self.rehearsing:
                     lock = self._lock_number(number)
                     if lock is None:
                         raise self._busy(key, holder)
@@ -414,7 +420,8 @@ class Snapshotter:
             self.layers.destroy(path)
         except SnapshotterError as error:
             self.warnings.append(
-                f"the snapshot is removed, but its layer {self.layers.presented(path)} could not be destroyed yet: {error}"
+                f"the snapshot is removed, but its layer {self.layers.presented(path)} "
+                f"could not be destroyed yet: {error}"
             )
 
     # -- importing -----------------------------------------------------------
@@ -476,7 +483,7 @@ class Snapshotter:
             for number in snapshot.parent_ids:
                 self._recover(number, COMMITTED)
         with lock:
-            if self._rehearse:
+            if self.rehearsing:
                 return
             directory = self._directory(snapshot.id)
             parents = self._directories(snapshot.parent_ids)
@@ -505,7 +512,7 @@ class Snapshotter:
 
         A target that is not mounted is no error.
         """
-        if not self._rehearse:
+        if not self.rehearsing:
             self.layers.unmount(self.layers.native(target))
 
     # -- directories and locks -----------------------------------------------
@@ -527,7 +534,7 @@ class Snapshotter:
         a view holds nothing of its own, so it is destroyed. To be called in a
         write transaction: living processes rename only inside one.
         """
-        if self._rehearse or not os.path.lexists(self._aside(number)):
+        if self.rehearsing or not os.path.lexists(self._aside(number)):
             return
         if kind == VIEW:
             self.layers.destroy(self._aside(number))
@@ -578,7 +585,7 @@ class Snapshotter:
 
     def _lock(self, tx: Transaction, key: str, number: int) -> FileLock:
         """The lock of one snapshot's files; with it, the mark of a holder that died is void."""
-        if self._rehearse:
+        if self.rehearsing:
             return FileLock(os.devnull)
         lock = self._lock_number(number)
         holder = tx.find_holder(key)
@@ -610,7 +617,9 @@ class Snapshotter:
         targets = [self.layers.presented(target) for target in self.layers.mounted_at(directory)]
         if targets:
             raise FailedPrecondition(
-                f'cannot {operation} snapshot "{key}": it is mounted at {", ".join(targets)}; unmount it first', key=key, targets=targets
+                f'cannot {operation} snapshot "{key}": it is mounted at {", ".join(targets)}; unmount it first',
+                key=key,
+                targets=targets,
             )
 
 
@@ -625,5 +634,7 @@ def _os_error(error: OSError, what: str) -> SnapshotterError:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return Unavailable(f"{what}: no space left on the volume; free some and run the task again")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return FailedPrecondition(f"{what}: {error.strerror}; is the volume read-only, or the task run without administrator rights?")
+        return FailedPrecondition(
+            f"{what}: {error.strerror}; is the volume read-only, or the task run without administrator rights?"
+        )
     return FailedPrecondition(f"{what}: {error.strerror}")

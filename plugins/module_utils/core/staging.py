@@ -40,8 +40,9 @@ class Staging:
     def receive(self, digest: str, size: int, offset: Optional[int], data: BinaryIO) -> Dict[str, Any]:
         """Append a piece at ``offset``, or (None) only say how much is here.
 
-        ``data`` are lines of base64. Returns the bytes here now and whether
-        the file is complete, which it is once its SHA-256 is ``digest``.
+        ``data`` are lines of base64. Returns the path that the file has in the
+        end, the bytes that are here now, and whether it is complete, which it
+        is once its SHA-256 is ``digest``.
         Raises InvalidArgument for a piece that does not fit or a file that has
         another digest (and is then thrown away), Unavailable on a full volume.
         """
@@ -53,11 +54,18 @@ class Staging:
         if offset is None:
             return self._state(path, have, complete=False)
         if offset != have:
-            raise InvalidArgument(f"piece at byte {offset} of {digest} does not follow: {have} bytes are here", offset=have)
+            raise InvalidArgument(
+                f"piece at byte {offset} of {digest} does not follow: {have} bytes are here", offset=have
+            )
         os.makedirs(self._directory, mode=0o777 if os.name == "nt" else 0o700, exist_ok=True)
         try:
             with open(part, "ab") as file:
-                have += _append(file, data, size - have, digest)
+                try:
+                    have += _append(file, data, size - have, digest)
+                except BaseException:
+                    # A piece counts as a whole or not at all.
+                    file.truncate(have)
+                    raise
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -68,7 +76,9 @@ class Staging:
             return self._state(path, have, complete=False)
         if _sha256(part) != digest:
             os.unlink(part)
-            raise InvalidArgument(f"the file that arrived is not {digest}: it changed on the controller meanwhile; run the task again")
+            raise InvalidArgument(
+                f"the file that arrived is not {digest}: it changed on the controller meanwhile; run the task again"
+            )
         os.replace(part, path)
         sync_directory(self._directory)
         return self._state(path, have, complete=True)

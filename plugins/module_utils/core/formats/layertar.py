@@ -55,6 +55,10 @@ _BLOCK = 512
 _CHUNK = 1024**2
 _NANOSECONDS = 1_000_000_000
 
+# FILETIME begins with 1601, and 63 bits of 100 ns last until 30828 (MS-DTYP 2.3.3).
+_FIRST_SECOND = -11_644_473_600
+_LAST_SECOND = 910_692_730_085
+
 # Types of header blocks.
 _TYPES = {"0": FILE, "\0": FILE, "7": FILE, "1": HARD_LINK, "2": SYMLINK, "5": DIRECTORY}
 _SPECIAL_TYPES = {"3": "a character device", "4": "a block device", "6": "a FIFO", "S": "a sparse file of GNU tar"}
@@ -224,6 +228,8 @@ class LayerReader:
         mtime_ns = header.mtime * _NANOSECONDS
         if "mtime" in records:
             mtime_ns = _pax_time(records["mtime"], raw)
+        if not _FIRST_SECOND * _NANOSECONDS <= mtime_ns < _LAST_SECOND * _NANOSECONDS:
+            raise InvalidArgument(f"entry {raw!r} has a time that Windows cannot hold")
         link = records.get("linkpath", header.link)
         name, kind, link = self._place(raw, kind, link)
         return Entry(name, kind, size, header.mode & 0o777, mtime_ns, link, records)
@@ -246,7 +252,7 @@ class LayerReader:
         if kind == HARD_LINK:
             link = self._hard_link(raw, components, link)
         elif kind == SYMLINK:
-            problem = link_fault("/".join(components), link)
+            problem = link_fault(len(components) - _root_length(components) - 1, link)
             if problem:
                 raise InvalidArgument(f"entry {raw!r} links to {link!r}, {problem}")
         name = self._register(raw, components, kind)
@@ -271,7 +277,7 @@ class LayerReader:
             )
         if root == UTILITY_VM and components[1:2] not in ([], [FILES]):
             raise InvalidArgument(f"invalid UtilityVM layer: entry {raw!r} is not below {UTILITY_VM_FILES}")
-        if kind != DIRECTORY and not _below_root(components):
+        if kind != DIRECTORY and len(components) <= _root_length(components):
             raise InvalidArgument(f"entry {raw!r} is refused: it must be a directory")
         if kind in (SYMLINK, HARD_LINK) and root == HIVES:
             raise InvalidArgument(f"entry {raw!r} is refused: there are no links in {HIVES}")
@@ -294,7 +300,7 @@ class LayerReader:
         kind, name = self._seen.get(fold(path), (FILE, path))
         if target[0] != components[0] or kind not in (FILE, HARD_LINK):
             raise InvalidArgument(
-                f"invalid hard link in layer: entry {raw!r} links to {link!r}, which is not a file of the same part of it"
+                f"invalid hard link in layer: entry {raw!r} links to {link!r}, which is no file in {components[0]}"
             )
         return name
 
@@ -340,25 +346,26 @@ class _Header(NamedTuple):
     link: str
 
 
-def link_fault(name: str, link: str) -> str:
-    """Why a symbolic link with this name in a layer may not have this target; empty if it may.
+def link_fault(depth: int, link: str) -> str:
+    """Why a symbolic link in a layer may not have this target; empty if it may.
 
     C: is the layer itself, so an absolute Windows path stays inside. Others
     must not climb above the layer, nor climb at all after the first name,
-    since that name may be a link itself. ``name`` is an entry's name.
+    since that name may be a link itself. ``depth`` is the number of
+    directories between the root of the layer's files and the link.
     """
-    depth = len(name.split("/")) - len((UTILITY_VM_FILES if name.startswith(UTILITY_VM) else FILES).split("/")) - 1
     if link.startswith("/"):
         return "which is an absolute path of another system"
     target = link.replace("/", "\\")
-    if target[:4] in ("\\\\?\\", "\\??\\"):
+    verbatim = target[:4] in ("\\\\?\\", "\\??\\")
+    if verbatim:
         target = target[4:]
     if target[:3].upper() == "C:\\":
         target, depth = target[3:], 0
-    elif target.startswith("\\") and not target.startswith("\\\\"):
-        target, depth = target[1:], 0
-    elif not target or target.startswith("\\\\"):
+    elif verbatim or not target or target.startswith("\\\\"):
         return "which leads out of the layer"
+    elif target.startswith("\\"):
+        target, depth = target[1:], 0
     components = [component for component in target.split("\\") if component not in ("", ".")]
     climbs = 0
     while components[climbs : climbs + 1] == [".."]:
@@ -368,8 +375,8 @@ def link_fault(name: str, link: str) -> str:
     return next((f"where {each!r} {fault(each)}" for each in components[climbs:] if fault(each)), "")
 
 
-def _below_root(components: List[str]) -> bool:
-    return len(components) > (2 if components[0] == UTILITY_VM else 1)
+def _root_length(components: List[str]) -> int:
+    return 2 if components[0] == UTILITY_VM else 1
 
 
 def _parse_header(block: bytes, where: str) -> _Header:
@@ -395,12 +402,12 @@ def _number(field: bytes, where: str) -> int:
         return int.from_bytes(field[1:], "big", signed=False) - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
     text = field.split(b"\0")[0].strip(b" ")
     if text.strip(b"01234567"):
-        raise InvalidArgument(f"the layer has a damaged header {where}: {field!r} is not a number")
+        raise InvalidArgument(f"the layer has a damaged header {where}: {field!r} is not a number; is it a tar?")
     return int(text or b"0", 8)
 
 
 def _pax_records(data: bytes, where: str) -> Dict[str, str]:
-    """The records of an extended header: ``<length> <key>=<value>\\n``, the length in bytes of it all."""
+    """The records of an extended header: length of it all in bytes, a space, key, ``=``, value, a line feed."""
     records: Dict[str, str] = {}
     position = 0
     while position < len(data):
@@ -432,7 +439,7 @@ def _decimal(text: str, what: str) -> int:
 
 def _pax_time(text: str, name: str) -> int:
     """Nanoseconds since 1970 of pax's ``[-]seconds[.fraction]``; the sign is that of the whole."""
-    seconds, _, fraction = text.lstrip("-").partition(".")
+    seconds, _, fraction = text[text.startswith("-") :].partition(".")
     value = _decimal(seconds, f"entry {name!r} has a time") * _NANOSECONDS
     if fraction:
         value += _decimal(fraction[:9].ljust(9, "0"), f"entry {name!r} has a time")
@@ -455,10 +462,10 @@ def header(
     link: str = "",
     pax: Optional[Dict[str, str]] = None,
 ) -> bytes:
-    """The header of an entry, all but the size of its content decided by the arguments alone.
+    """The header of an entry: the same bytes for the same arguments, which are as in ``Entry``.
 
-    Arguments are as in ``Entry``; the name of a whiteout is the deleted path,
-    and it gets no other attribute. Content follows, then ``padding(size)``.
+    The name of a whiteout is the deleted path, and it gets no other attribute.
+    Content follows, then ``padding(size)``.
     """
     if kind == WHITEOUT:
         directory, _, base = name.rpartition("/")
@@ -484,9 +491,8 @@ def time_text(time_ns: int) -> str:
 
 
 def _blocks(name: str, kind: str, size: int, mode: int, seconds: int, link: str, records: Dict[str, str]) -> bytes:
-    for key, value in (("path", name), ("linkpath", link)):
-        if not value.isascii() or len(value) > 100:
-            records[key] = value
+    texts = {"path": name, "linkpath": link}
+    records.update((key, text) for key, text in texts.items() if not text.isascii() or len(text) > 100)
     if size >= 8**11:
         records["size"] = str(size)
     block = _block(name, kind, 0 if "size" in records else size, mode, seconds, link)

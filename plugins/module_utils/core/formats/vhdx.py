@@ -717,14 +717,14 @@ def _load_stable(file: BinaryIO, name: str) -> _Disk:
     """Load while somebody else may be writing.
 
     Every writer changes the header before and after its other changes, so
-    what was read under one and the same header belongs together.
+    what was read under one and the same header belongs together. The length
+    of the file is part of that, hence a new view after the header.
     """
     for _ in range(_READ_ATTEMPTS):
-        view = _View(file, name)
-        header = _current_header(view)
+        header = _current_header(_View(file, name))
         damage: Optional[FailedPrecondition] = None
         try:
-            disk = _load(view, header)
+            disk = _load(_View(file, name), header)
         except FailedPrecondition as error:
             damage = error
         if _current_header(_View(file, name)) == header:

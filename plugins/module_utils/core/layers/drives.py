@@ -1,10 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drive letters on a host that has none.
+r"""Drive letters on a host that has none.
 
 If the environment variable ``WCOW_EMULATED_DRIVES`` names a directory, the
-Windows path ``C:\\a\\b`` is the native path ``<directory>/C/a/b``. Components
+Windows path ``C:\a\b`` is the native path ``<directory>/C/a/b``. Components
 that exist are found whatever their case, as on Windows; an exact match wins.
 """
 
@@ -25,11 +25,11 @@ _SEPARATORS = re.compile(r"[\\/]+")
 
 
 def to_native(path: str) -> str:
-    """The native path of an absolute Windows or native path; see the module's text.
+    r"""The native path of an absolute Windows or native path; see the module's text.
 
     An absolute POSIX path is native as it is. ``.`` and ``..`` are resolved by
     the text alone, and ``..`` stops at the root of the drive, as on Windows; a
-    leading ``\\\\?\\`` is dropped. Raises InvalidArgument for every other form.
+    leading ``\\?\`` is dropped. Raises InvalidArgument for every other form.
     """
     if not path:
         raise InvalidArgument("the path is empty: give an absolute path")
@@ -37,8 +37,9 @@ def to_native(path: str) -> str:
         raise InvalidArgument(f"path {path!r} contains a NUL character: remove it")
     if os.name == "posix" and os.path.isabs(path):
         return path
-    windows = path[4:] if path.startswith("\\\\?\\") else path
-    if windows.startswith(("\\\\", "//")) or windows[:4].upper() == "UNC\\":
+    verbatim = path.startswith("\\\\?\\")
+    windows = path[4:] if verbatim else path
+    if windows.startswith(("\\\\", "//")) or (verbatim and windows[:4].upper() == "UNC\\"):
         raise InvalidArgument(f"path {path!r} is a network path: give one on a local drive, such as C:\\data")
     if not _DRIVE.match(windows) or windows[2:3] not in ("\\", "/"):
         raise InvalidArgument(f"path {path!r} is not absolute: give one that starts with a drive, such as C:\\data")

@@ -241,8 +241,9 @@ class EmulatedLayers(LayerStore):
     # -- mounts --------------------------------------------------------------
 
     def mount(self, directory: str, parents: Sequence[str], target: str, read_only: bool) -> None:
-        """See the base class. A read-only mount has no write bits, which root may ignore:
-        what is written there is thrown away at the unmount.
+        """See the base class. A read-only mount has no write bits.
+
+        Root may ignore them: what is written there is thrown away at the unmount.
         """
         target = os.path.abspath(target)
         self._check_target(target, [directory, *parents])

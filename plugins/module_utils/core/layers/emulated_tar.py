@@ -59,13 +59,16 @@ def unpack(
             os.makedirs(place, exist_ok=True)
             directories.append((place, _mode(entry) | 0o700, entry.mtime_ns))
         elif entry.kind == layertar.SYMLINK:
-            os.symlink(entry.link, place)
+            if os.name == "nt" and (entry.link.startswith("\\") or ":" in entry.link):
+                raise NotImplementedHere(
+                    f"entry {entry.name!r} links to {entry.link!r}, which on this host would be the host's own"
+                )
+            filetree.symlink(entry.link, place, entry.mtime_ns)
         elif entry.kind == layertar.HARD_LINK:
             filetree.link(_link_target(directory, parents, entry), place)
         elif entry.kind == layertar.FILE:
             with open(place, "xb") as file:
-                for data in iter(reader.read, b""):
-                    file.write(data)
+                file.writelines(iter(reader.read, b""))
             filetree.set_attributes(place, _mode(entry), entry.mtime_ns)
         else:
             raise NotImplementedHere(
@@ -93,22 +96,19 @@ def pack(
         _pack_tree(layertar.HIVES, filetree.scan(hives), [], stream)
     utility_vm = os.path.join(directory, *layertar.UTILITY_VM_FILES.split("/"))
     if os.path.isdir(utility_vm):
-        tree, deleted = filetree.scan(utility_vm), []
-        if parents:
-            # An import begins with what the parent has.
-            below = os.path.join(parents[0], *layertar.UTILITY_VM_FILES.split("/"))
-            lower = filetree.scan(below) if os.path.isdir(below) else filetree.empty_tree()
-            tree, deleted = filetree.compare(lower, tree)
-        top = filetree.empty_tree()
-        stream.write(_header(layertar.UTILITY_VM, top))
-        _pack_tree(layertar.UTILITY_VM_FILES, tree, deleted, stream)
+        # An import begins with what the parent has.
+        below = os.path.join(parents[0], *layertar.UTILITY_VM_FILES.split("/")) if parents else ""
+        lower = filetree.scan(below) if os.path.isdir(below) else filetree.empty_tree()
+        difference = filetree.compare(lower, filetree.scan(utility_vm))
+        # Its own time is that of the templates' making.
+        stream.write(_header(layertar.UTILITY_VM, difference.changes))
+        _pack_tree(layertar.UTILITY_VM_FILES, difference.changes, difference.tombstones, stream)
     stream.write(layertar.END_MARK)
 
 
 def _pack_tree(root: str, tree: filetree.Node, tombstones: Sequence[str], stream: BinaryIO) -> None:
     stream.write(_header(root, tree))
-    for path in tombstones:
-        stream.write(layertar.header(root + path.replace("\\", "/"), layertar.WHITEOUT))
+    stream.writelines(layertar.header(root + path.replace("\\", "/"), layertar.WHITEOUT) for path in tombstones)
     names: Dict[Tuple[int, int], str] = {}
     pending = _children(root, tree)
     while pending:

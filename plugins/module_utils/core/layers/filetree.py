@@ -18,6 +18,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequenc
 
 from ..durable import sync_directory
 from ..errors import FailedPrecondition
+from ..formats.layertar import link_fault
 from ..formats.ntfsnames import fault, fold
 from ..model import Usage
 
@@ -41,15 +42,16 @@ class Node:
 
     __slots__ = ("children", "identity", "kind", "mode", "mtime_ns", "name", "path", "size")
 
-    def __init__(self, name: str, path: str, status: os.stat_result) -> None:
+    def __init__(self, name: str, path: str, kind: str, mode: int, mtime_ns: int) -> None:
         self.name = name
         self.path = path
-        self.kind = _kind(path, status)
-        self.mode = stat.S_IMODE(status.st_mode) & 0o777 | (0o700 if self.kind == DIRECTORY else 0o400)
-        self.mtime_ns = status.st_mtime_ns
-        self.size = status.st_size if self.kind == FILE else 0
-        #: Equal for two names of one file; None for a file with one name.
-        self.identity = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+        self.kind = kind
+        self.mode = mode & 0o777 | (0o700 if kind == DIRECTORY else 0o400)
+        self.mtime_ns = mtime_ns
+        #: In bytes; 0 for all but files.
+        self.size = 0
+        #: Equal for two names of one file; None for a file with a single name.
+        self.identity: Optional[Tuple[int, int]] = None
         self.children: Dict[str, Node] = {}
 
 
@@ -84,40 +86,45 @@ def find(directory: str, components: Sequence[str]) -> str:
 
 def empty_tree() -> Node:
     """A tree without contents: what lies below a layer without parents."""
-    return Node("", "", os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 1, 0, 0, 0, 0, 0, 0)))
+    return Node("", "", DIRECTORY, 0o755, 0)
 
 
 def scan(top: str) -> Node:
     """The tree that lies at ``top``.
 
     Raises FailedPrecondition for what a Windows layer cannot hold: special
-    files, names that NTFS does not allow, two names that differ in case only.
+    files, links out of the layer, names that NTFS does not allow, two names
+    that differ in case only.
     """
     top = verbatim(top)
     try:
-        root = Node("", top, os.lstat(top))
+        root = _read_node(top, os.lstat(top))
     except FileNotFoundError:
         raise FailedPrecondition(f"{top} does not exist") from None
     if root.kind != DIRECTORY:
         raise FailedPrecondition(f"{top} is not a directory")
-    pending = [root]
+    pending = [(root, 0)]
     while pending:
-        directory = pending.pop()
+        directory, depth = pending.pop()
         with os.scandir(directory.path) as entries:
             for entry in entries:
                 # On Windows an entry's own stat lacks links and inode numbers.
                 status = os.lstat(entry.path) if os.name == "nt" else entry.stat(follow_symlinks=False)
-                node = Node(entry.name, entry.path, status)
-                problem = fault(entry.name)
+                node = _read_node(entry.path, status)
+                problem = fault(node.name)
                 if problem:
                     raise FailedPrecondition(f"the name of {entry.path!r} {problem}: rename it")
-                twin = directory.children.setdefault(fold(entry.name), node)
+                twin = directory.children.setdefault(fold(node.name), node)
                 if twin is not node:
                     raise FailedPrecondition(
                         f"{entry.path!r} and {twin.path!r} are one file to Windows: rename or delete one of them"
                     )
                 if node.kind == DIRECTORY:
-                    pending.append(node)
+                    pending.append((node, depth + 1))
+                elif node.kind == SYMLINK:
+                    problem = link_fault(depth, os.readlink(entry.path))
+                    if problem:
+                        raise FailedPrecondition(f"the link {entry.path!r} has a target {problem}: remove it")
     return root
 
 
@@ -197,7 +204,7 @@ def write_children(tree: Node, target: str, *, read_only: bool = False, hard_lin
                 made.append((place, node))
                 pending.append((node, place))
             elif node.kind == SYMLINK:
-                os.symlink(os.readlink(node.path), place)
+                symlink(os.readlink(node.path), place, node.mtime_ns)
             elif hard_links:
                 link(node.path, place)
             else:
@@ -215,6 +222,13 @@ def link(source: str, place: str) -> None:
         import shutil
 
         shutil.copy2(source, place, follow_symlinks=False)
+
+
+def symlink(target: str, place: str, mtime_ns: int) -> None:
+    """Make a symbolic link, with its own time where the system has a call for that."""
+    os.symlink(target, place)
+    if os.utime in os.supports_follow_symlinks:
+        os.utime(place, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
 
 def set_attributes(path: str, mode: int, mtime_ns: int) -> None:
@@ -395,14 +409,21 @@ def _empty_path(top: str) -> None:
         os.rmdir(directory)
 
 
-def _kind(path: str, status: os.stat_result) -> str:
+def _read_node(path: str, status: os.stat_result) -> Node:
+    """The node of what lies at ``path``, without its children. Raises FailedPrecondition for special files."""
     if stat.S_ISLNK(status.st_mode):
-        return SYMLINK
-    if _is_directory(status):
-        return DIRECTORY
-    if stat.S_ISREG(status.st_mode):
-        return FILE
-    raise FailedPrecondition(f"{path!r} is neither a file nor a directory nor a symbolic link: remove it")
+        kind = SYMLINK
+    elif _is_directory(status):
+        kind = DIRECTORY
+    elif stat.S_ISREG(status.st_mode):
+        kind = FILE
+    else:
+        raise FailedPrecondition(f"{path!r} is neither a file nor a directory nor a symbolic link: remove it")
+    node = Node(os.path.basename(path), path, kind, status.st_mode, status.st_mtime_ns)
+    if kind == FILE:
+        node.size = status.st_size
+        node.identity = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+    return node
 
 
 def _is_directory(status: os.stat_result) -> bool:

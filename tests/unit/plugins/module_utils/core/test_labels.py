@@ -8,7 +8,11 @@ from typing import Dict
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import InvalidArgument
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels import ROOTFS_SIZE_BYTES, ROOTFS_SIZE_GB, UVM_SCRATCH
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels import (
+    ROOTFS_SIZE_BYTES,
+    ROOTFS_SIZE_GB,
+    UVM_SCRATCH,
+)
 
 GIB = 1024**3
 
@@ -39,8 +43,10 @@ def test_scratch_options(given: Dict[str, str], size: int, uvm: bool) -> None:
 
 def test_deprecation_has_the_sentence_people_search_for() -> None:
     assert labels.scratch_options({ROOTFS_SIZE_GB: "1"}).warnings == [
-        '"containerd.io/snapshot/io.microsoft.container.storage.rootfs.size-gb" label is deprecated, please use '
-        '"containerd.io/snapshot/windows/rootfs.sizebytes" instead.'
+        (
+            '"containerd.io/snapshot/io.microsoft.container.storage.rootfs.size-gb" label is deprecated, please use '
+            '"containerd.io/snapshot/windows/rootfs.sizebytes" instead.'
+        )
     ]
 
 

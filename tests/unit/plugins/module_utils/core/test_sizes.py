@@ -33,7 +33,9 @@ def test_sizes(value: Any, size: int) -> None:
     assert parse_size(value, "size") == size
 
 
-@pytest.mark.parametrize("value", ["", "-1", -1, "1e9", "40G B", "40  GB", "1.5TB", "0x10", "1_0", "GB", "\u0664GB", "4PB", True, 1.5, None])
+@pytest.mark.parametrize(
+    "value", ["", "-1", -1, "1e9", "40G B", "40  GB", "1.5TB", "0x10", "1_0", "GB", "\u0664GB", "4PB", True, 1.5, None]
+)
 def test_not_a_size(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="rootfs_size: .* is not a size; give whole bytes"):
         parse_size(value, "rootfs_size")

@@ -370,7 +370,7 @@ def test_create_refuses_and_leaves_nothing(tmp_path, arguments, message):
 def test_create_never_touches_what_is_there(tmp_path):
     path = tmp_path / "disk.vhdx"
     path.write_bytes(b"precious")
-    with pytest.raises(errors.AlreadyExists, match="cannot create disk .*disk.vhdx: File exists"):
+    with pytest.raises(errors.AlreadyExists, match=r"cannot create disk .*disk\.vhdx: File exists"):
         vhdx.create(path, GIB)
     assert path.read_bytes() == b"precious"
     if hasattr(os, "symlink"):
@@ -382,7 +382,7 @@ def test_create_never_touches_what_is_there(tmp_path):
 
 
 def test_create_without_the_directory(tmp_path):
-    with pytest.raises(errors.NotFound, match="cannot create disk .*missing"):
+    with pytest.raises(errors.NotFound, match=r"cannot create disk .*missing"):
         vhdx.create(tmp_path / "missing" / "disk.vhdx", GIB)
 
 
@@ -490,7 +490,7 @@ def test_read_info_needs_no_right_to_write(tmp_path):
 
 
 def test_read_info_of_missing_file_and_directory(tmp_path):
-    with pytest.raises(errors.NotFound, match="cannot read disk .*none.vhdx"):
+    with pytest.raises(errors.NotFound, match=r"cannot read disk .*none\.vhdx"):
         vhdx.read_info(tmp_path / "none.vhdx")
     with pytest.raises(errors.SnapshotterError, match="cannot read disk"):
         vhdx.read_info(tmp_path)
@@ -528,11 +528,6 @@ def test_a_file_without_a_log_can_be_read():
     image = others_file()
     put_header(image, 0, 9, log_length=0, log_offset=0)
     assert info_of(image).virtual_size == GIB
-
-
-def change(function):
-    """Name a damage by its function in the test's id."""
-    return pytest.param(function, id=function.__name__)
 
 
 def regions(*entries):
@@ -823,7 +818,7 @@ PLACES = [
 ]
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=200, deadline=2000)
 @given(
     st.lists(st.tuples(st.sampled_from(PLACES), st.integers(0, 259), st.integers(0, 255)), min_size=1, max_size=6),
     st.booleans(),
@@ -846,11 +841,10 @@ def test_changed_bytes_end_in_an_answer_or_in_our_errors(changes, log, honest):
             checksum(image, LOG, entry_length)
     try:
         info = info_of(image)
-    except errors.SnapshotterError as error:
-        assert error.code in {"failed_precondition", "not_implemented"}
-    else:
-        assert 0 <= info.virtual_size <= 64 * TIB
-        assert info.file_size == len(image)
+    except (errors.FailedPrecondition, errors.NotImplementedHere):
+        return
+    assert 0 <= info.virtual_size <= 64 * TIB
+    assert info.file_size == len(image)
 
 
 @given(st.binary(max_size=400))
@@ -908,7 +902,7 @@ def test_grow_refuses_a_size_out_of_range(tmp_path, size):
 
 
 def test_grow_of_a_missing_file(tmp_path):
-    with pytest.raises(errors.NotFound, match="none.vhdx"):
+    with pytest.raises(errors.NotFound, match=r"none\.vhdx"):
         vhdx.grow(tmp_path / "none.vhdx", GIB)
 
 
@@ -1248,7 +1242,7 @@ def test_a_reader_in_the_middle_of_a_growth_sees_one_disk(tmp_path):
     assert when > 10
 
 
-def test_a_file_that_never_rests_is_unavailable(tmp_path):
+def test_a_file_that_never_rests_is_unavailable():
     image = others_file()
     numbers = itertools.count(10)
 

@@ -1,0 +1,451 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Desired states: every row of the table in docs/modules.md, run, rerun, and rehearsed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import ensure
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.ensure import (
+    ensure_layer,
+    ensure_scratch,
+    ensure_snapshot,
+    list_snapshots,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.rehearsal import Rehearsal
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+
+GIB = 1024**3
+SIZE = label_rules.ROOTFS_SIZE_BYTES
+
+
+@pytest.fixture
+def store(tmp_path: Any) -> Iterator[Snapshotter]:
+    opened = Snapshotter(str(tmp_path / "root"), EmulatedLayers())
+    opened.prepare("b", "")
+    opened.commit("base", "b", {"os": "ltsc2022"})
+    yield opened
+    opened.close()
+
+
+def on_disk(store: Snapshotter) -> Dict[str, Tuple[int, int]]:
+    """Every file of the layers and of staged files with its size and modification time."""
+    found = {}
+    for parent, directories, files in os.walk(store.root):
+        if "locks" in directories:
+            directories.remove("locks")
+        for name in files:
+            # SQLite moves pages between its files when somebody closes them; the walks compare the contents.
+            if not name.startswith("metadata.sqlite3"):
+                status = os.stat(os.path.join(parent, name))
+                found[os.path.join(parent, name)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+class Task:
+    """Runs a desired state three times: rehearsed, for real, again; checks what must hold of all three."""
+
+    def __init__(self, store: Snapshotter) -> None:
+        self.store = store
+
+    def __call__(self, function: Callable[..., ensure.Outcome], *arguments: Any, **options: Any) -> ensure.Outcome:
+        before = on_disk(self.store), self.store.walk()
+        trial = Snapshotter(self.store.root, Rehearsal(EmulatedLayers()), rehearse=True)
+        planned = function(trial, *arguments, **options)
+        trial.close()
+        assert (on_disk(self.store), self.store.walk()) == before
+        done = function(self.store, *arguments, **options)
+        assert (planned.changed, planned.result["actions"]) == (done.changed, done.result["actions"])
+        assert planned.result["diff"] == done.result["diff"]
+        assert done.changed == bool(done.result["actions"])
+        assert (done.result["diff"]["before"] == done.result["diff"]["after"]) == (not done.changed)
+        again = function(self.store, *arguments, **options)
+        assert not again.changed
+        assert again.result["actions"] == []
+        if "snapshot" in done.result:
+            assert again.result["snapshot"] == done.result["snapshot"]
+        return done
+
+    def fails(
+        self, error: Any, message: str, function: Callable[..., ensure.Outcome], *arguments: Any, **options: Any
+    ) -> None:
+        """The same error rehearsed and for real, and nothing changed."""
+        before = on_disk(self.store), self.store.walk()
+        for store in (Snapshotter(self.store.root, Rehearsal(EmulatedLayers()), rehearse=True), self.store):
+            with pytest.raises(error, match=message):
+                function(store, *arguments, **options)
+        assert (on_disk(self.store), self.store.walk()) == before
+
+
+@pytest.fixture
+def task(store: Snapshotter) -> Task:
+    return Task(store)
+
+
+# -- active and view ---------------------------------------------------------
+
+
+def test_active(task: Task) -> None:
+    done = task(ensure_snapshot, "active", key="a", parent="base", labels={"l": "1"}, rootfs_size="40GB")
+    assert done.result["actions"] == ["prepare a"]
+    assert done.result["diff"] == {
+        "before": {},
+        "after": {
+            "a": {
+                "kind": "active",
+                "parent": "base",
+                "labels": {"l": "1", SIZE: str(40 * GIB)},
+                "rootfs_size": 40 * GIB,
+            }
+        },
+    }
+    snapshot = done.result["snapshot"]
+    assert (snapshot["kind"], snapshot["name"], snapshot["rootfs_size"]) == ("active", "a", 40 * GIB)
+    assert snapshot["mounts"][0]["type"] == "windows-layer"
+
+
+def test_view(task: Task) -> None:
+    done = task(ensure_snapshot, "view", key="v", parent="base")
+    assert done.result["actions"] == ["view v"]
+    assert done.result["snapshot"]["rootfs_size"] is None
+
+
+def test_base_in_the_making(task: Task) -> None:
+    assert task(ensure_snapshot, "active", key="new-base").result["snapshot"]["parent"] == ""
+    task.fails(
+        InvalidArgument,
+        'rootfs_size: "x" has no parent and so no scratch disk',
+        ensure_snapshot,
+        "active",
+        key="x",
+        rootfs_size=1,
+    )
+
+
+def test_labels_are_merged_or_purged(task: Task) -> None:
+    task(ensure_snapshot, "active", key="a", parent="base", labels={"l": "1", "m": "2"}, rootfs_size="40GB")
+    assert not ensure_snapshot(task.store, "active", key="a", parent="base", labels={"l": "1"}).changed
+    done = task(ensure_snapshot, "active", key="a", parent="base", labels={"l": "3"})
+    assert done.result["actions"] == ["update a"]
+    assert done.result["snapshot"]["labels"] == {"l": "3", "m": "2", SIZE: str(40 * GIB)}
+    # A label that an option of the task manages is not purged; an empty value removes one.
+    done = task(
+        ensure_snapshot, "active", key="a", parent="base", labels={"l": "3"}, purge_labels=True, rootfs_size="40GB"
+    )
+    assert done.result["snapshot"]["labels"] == {"l": "3", SIZE: str(40 * GIB)}
+    done = task(ensure_snapshot, "active", key="a", parent="base", labels={"l": ""})
+    assert done.result["snapshot"]["labels"] == {SIZE: str(40 * GIB)}
+    assert task(ensure_snapshot, "active", key="a", parent="base", purge_labels=True).result["snapshot"]["labels"] == {}
+
+
+def test_rootfs_size_grows_and_never_shrinks(task: Task) -> None:
+    task(ensure_snapshot, "active", key="a", parent="base")
+    done = task(ensure_snapshot, "active", key="a", parent="base", rootfs_size="60GiB", labels={"l": "1"})
+    assert done.result["actions"] == ["grow a", "update a"]
+    assert done.result["snapshot"]["rootfs_size"] == 60 * GIB
+    assert done.result["snapshot"]["labels"] == {"l": "1", SIZE: str(60 * GIB)}
+    smaller = ensure_snapshot(task.store, "active", key="a", parent="base", rootfs_size="40GB")
+    assert not smaller.changed
+    assert smaller.result["snapshot"]["rootfs_size"] == 60 * GIB
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "1e9", "40G B", "65TB", True])
+def test_bad_sizes(task: Task, size: Any) -> None:
+    task.fails(InvalidArgument, "rootfs_size: ", ensure_snapshot, "active", key="a", parent="base", rootfs_size=size)
+    task(ensure_snapshot, "active", key="a", parent="base")
+    task.fails(InvalidArgument, "size: ", ensure_scratch, "a", size)
+
+
+def test_another_kind_or_parent(task: Task) -> None:
+    store = task.store
+    store.prepare("a", "base")
+    store.view("v", "base")
+    task.fails(
+        AlreadyExists,
+        '"base" is a committed snapshot without a parent, not an active',
+        ensure_snapshot,
+        "active",
+        key="base",
+    )
+    task.fails(
+        AlreadyExists,
+        '"v" is a view with parent "base", not an active',
+        ensure_snapshot,
+        "active",
+        key="v",
+        parent="base",
+    )
+    task.fails(
+        AlreadyExists,
+        '"a" is an active snapshot with parent "base", not a view',
+        ensure_snapshot,
+        "view",
+        key="a",
+        parent="base",
+    )
+    task.fails(
+        AlreadyExists,
+        'not an active snapshot with parent ""; remove it first, or use another key',
+        ensure_snapshot,
+        "active",
+        key="a",
+    )
+    task.fails(AlreadyExists, "cannot get one now", ensure_snapshot, "active", key="a", parent="base", uvm_scratch=True)
+
+
+def test_creates(task: Task) -> None:
+    store = task.store
+    arguments: Dict[str, Any] = {"key": "work", "parent": "base", "creates": "result"}
+    assert task(ensure_snapshot, "active", **arguments).changed
+    assert task(ensure_snapshot, "committed", name="result", key="work").changed
+    again = ensure_snapshot(store, "active", **arguments)
+    assert not again.changed
+    assert again.result["snapshot"]["name"] == "result"
+    assert [info.name for info in store.walk()] == ["base", "result"]
+
+
+# -- committed ---------------------------------------------------------------
+
+
+def test_committed(task: Task) -> None:
+    task.store.prepare("a", "base", {"active": "label"})
+    done = task(ensure_snapshot, "committed", name="c", key="a", labels={"l": "1"})
+    assert done.result["actions"] == ["commit c"]
+    assert list(done.result["diff"]["before"]) == ["a"]
+    assert list(done.result["diff"]["after"]) == ["c"]
+    assert done.result["snapshot"]["labels"] == {"l": "1"}
+    assert not task(ensure_snapshot, "committed", name="c").changed
+    assert not task(ensure_snapshot, "committed", name="c", parent="base").changed
+    assert task(ensure_snapshot, "committed", name="c", labels={"m": "2"}).result["snapshot"]["labels"] == {
+        "l": "1",
+        "m": "2",
+    }
+    task.fails(
+        AlreadyExists,
+        '"c" is a committed snapshot with parent "base", not .* with parent "other"',
+        ensure_snapshot,
+        "committed",
+        name="c",
+        parent="other",
+    )
+
+
+def test_committed_without_a_source(task: Task) -> None:
+    task.fails(
+        NotFound,
+        '"c" does not exist, and no key says which active snapshot to commit',
+        ensure_snapshot,
+        "committed",
+        name="c",
+    )
+    task.fails(NotFound, "failed to get storage info for gone", ensure_snapshot, "committed", name="c", key="gone")
+
+
+def test_committed_while_the_active_is_there(task: Task) -> None:
+    task.store.prepare("a", "base")
+    task.fails(
+        AlreadyExists,
+        '"base" is committed already, and "a" is active still; remove "a"',
+        ensure_snapshot,
+        "committed",
+        name="base",
+        key="a",
+    )
+
+
+def test_committed_where_something_else_has_the_name(task: Task) -> None:
+    task.store.prepare("a", "base")
+    task.fails(
+        AlreadyExists,
+        '"a" is an active snapshot with parent "base", not a committed',
+        ensure_snapshot,
+        "committed",
+        name="a",
+    )
+
+
+def test_committed_with_a_late_parent(task: Task) -> None:
+    task.store.prepare("a", "")
+    assert task(ensure_snapshot, "committed", name="c", key="a", parent="base").result["snapshot"]["parent"] == "base"
+
+
+# -- absent ------------------------------------------------------------------
+
+
+def test_absent(task: Task) -> None:
+    assert not task(ensure_snapshot, "absent", key="nothing").changed
+    task.store.prepare("a", "base")
+    done = task(ensure_snapshot, "absent", key="a")
+    assert done.result["actions"] == ["remove a"]
+    assert done.result["snapshot"] is None
+    assert done.result["diff"]["after"] == {}
+
+
+def test_absent_in_a_store_that_is_not_there(tmp_path: Any) -> None:
+    root = tmp_path / "nowhere"
+    assert not ensure_snapshot(Snapshotter(str(root), EmulatedLayers()), "absent", name="x").changed
+    assert not root.exists()
+
+
+def test_absent_with_children(task: Task) -> None:
+    store = task.store
+    store.prepare("a", "base")
+    store.prepare("m", "base")
+    store.commit("middle", "m")
+    store.prepare("top", "middle")
+    task.fails(
+        FailedPrecondition,
+        r'cannot remove "base": it is the parent of 2 snapshots \("a", "middle"\)',
+        ensure_snapshot,
+        "absent",
+        name="base",
+    )
+    task.fails(FailedPrecondition, r'the parent of 1 snapshot \("top"\)', ensure_snapshot, "absent", name="middle")
+    done = task(ensure_snapshot, "absent", name="base", recursive=True)
+    assert done.result["actions"] == ["remove top", "remove middle", "remove a", "remove base"]
+    assert sorted(done.result["diff"]["before"]) == ["a", "base", "middle", "top"]
+    assert store.walk() == []
+
+
+# -- options -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"state": "there", "key": "a"}, "state 'there' is none of active, view, committed, absent"),
+        ({"state": "active"}, "state=active needs key and no name"),
+        ({"state": "view", "key": "a", "name": "b"}, "state=view needs key and no name"),
+        ({"state": "committed", "key": "a"}, "state=committed needs name"),
+        ({"state": "absent"}, "state=absent needs exactly one of key and name"),
+        ({"state": "absent", "key": "a", "name": "b"}, "state=absent needs exactly one of key and name"),
+        ({"state": "view", "key": "a", "rootfs_size": 1}, "rootfs_size goes with state=active"),
+        ({"state": "committed", "name": "a", "uvm_scratch": True}, "uvm_scratch goes with state=active"),
+        ({"state": "view", "key": "a", "creates": "b"}, "creates goes with state=active"),
+        ({"state": "active", "key": "a", "recursive": True}, "recursive goes with state=absent"),
+    ],
+)
+def test_options_that_do_not_go_together(task: Task, options: Dict[str, Any], message: str) -> None:
+    task.fails(InvalidArgument, message, ensure_snapshot, **options)
+
+
+# -- scratch and list --------------------------------------------------------
+
+
+def test_scratch(task: Task) -> None:
+    task.store.prepare("a", "base")
+    done = task(ensure_scratch, "a", "60GB")
+    assert done.result["previous_size"] == 20 * GIB
+    assert done.result["scratch"]["virtual_size"] == 60 * GIB
+    assert done.result["actions"] == ["grow a"]
+    assert not task(ensure_scratch, "a", "30GB").changed
+    task.fails(NotFound, "snapshot does not exist", ensure_scratch, "nothing", "60GB")
+    task.fails(
+        FailedPrecondition,
+        '"base" is a committed snapshot; only the scratch disk of an active snapshot can grow',
+        ensure_scratch,
+        "base",
+        "60GB",
+    )
+    task.store.prepare("bare", "")
+    task.fails(FailedPrecondition, '"bare" has no scratch disk', ensure_scratch, "bare", "60GB")
+
+
+def names(outcome: ensure.Outcome) -> List[str]:
+    return [entry["name"] for entry in outcome.result["snapshots"]]
+
+
+def test_list(store: Snapshotter) -> None:
+    store.prepare("a", "base")
+    store.view("v", "base")
+    assert names(list_snapshots(store)) == ["a", "base", "v"]
+    assert names(list_snapshots(store, names=["v", "a", "gone"])) == ["a", "v"]
+    assert names(list_snapshots(store, filters=["kind==view", "kind==committed"])) == ["base", "v"]
+    assert names(list_snapshots(store, names=["v"], filters=["kind==view", "kind==active"])) == ["v"]
+    assert names(list_snapshots(store, names=[])) == []
+    full = {
+        entry["name"]: entry
+        for entry in list_snapshots(store, usage=True, mounts=True, scratch=True).result["snapshots"]
+    }
+    assert full["a"]["scratch"]["virtual_size"] == 20 * GIB
+    assert full["a"]["usage"]["size"] > 0
+    assert full["v"]["scratch"] is full["base"]["scratch"] is None
+    assert full["base"]["mounts"] == []
+    assert full["v"]["mounts"][0]["options"][0] == "ro"
+    with pytest.raises(InvalidArgument, match="filters: parse error"):
+        list_snapshots(store, filters=["kind="])
+
+
+# -- layer -------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(tmp_path: Any) -> str:
+    path = str(tmp_path / "layer.tar.gz")
+    with tarfile.open(path, "w:gz") as tar:
+        for name in ("Files", "Files/Windows", "Hives"):
+            entry = tarfile.TarInfo(name)
+            entry.type = tarfile.DIRTYPE
+            tar.addfile(entry)
+        entry = tarfile.TarInfo("Files/Windows/win.ini")
+        entry.size = 5
+        tar.addfile(entry, io.BytesIO(b"hello"))
+    return path
+
+
+def test_layer(task: Task, archive: str) -> None:
+    import gzip
+
+    with gzip.open(archive) as file:
+        digest = "sha256:" + hashlib.sha256(file.read()).hexdigest()
+    wrong = "sha256:" + "0" * 64
+    with pytest.raises(InvalidArgument, match=f"the layer's digest is {digest}, not {wrong}"):
+        ensure_layer(task.store, "os", archive, digest=wrong)
+    assert [info.name for info in task.store.walk()] == ["base"]
+    done = task(ensure_layer, "os", archive, digest=digest, labels={"l": "1"})
+    assert done.result["actions"] == ["import os"]
+    imported = ensure_layer(task.store, "os2", archive).result["layer"]
+    assert (imported["digest"], imported["entries"]) == (digest, 4)
+    directory = os.path.join(task.store.root, "snapshots", str(task.store.stat("os").id))
+    assert {"Files", "Hives", "blank.vhdx", "blank-base.vhdx"} <= set(os.listdir(directory))
+    task.fails(
+        AlreadyExists,
+        '"os" is a committed snapshot without a parent, not .* with parent "base"',
+        ensure_layer,
+        "os",
+        archive,
+        parent="base",
+    )
+    task.fails(NotFound, "src /nowhere.tar does not exist on the node", ensure_layer, "x", "/nowhere.tar")
+    assert (
+        task(ensure_snapshot, "active", key="a", parent="os", rootfs_size="40GB").result["snapshot"]["rootfs_size"]
+        == 40 * GIB
+    )
+
+
+def test_a_refused_layer_leaves_nothing(store: Snapshotter, tmp_path: Any) -> None:
+    path = str(tmp_path / "evil.tar")
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("Files/good"))
+        tar.addfile(tarfile.TarInfo("Files/../../evil"))
+    before = sorted(os.listdir(os.path.join(store.root, "snapshots")))
+    with pytest.raises(InvalidArgument, match="evil"):
+        ensure_layer(store, "x", path)
+    assert sorted(os.listdir(os.path.join(store.root, "snapshots"))) == before
+    assert [info.name for info in store.walk()] == ["base"]
+    assert not os.path.exists(os.path.join(store.root, "evil"))

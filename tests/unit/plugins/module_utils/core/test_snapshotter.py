@@ -1,0 +1,567 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the strict operations promise beyond containerd's suite: the store rules and the error sentences."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import time
+from typing import Any, Iterator, List
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import snapshotter as module
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SnapshotterError,
+    Unavailable,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter, is_unpack_key
+
+GIB = 1024**3
+
+
+@pytest.fixture
+def root(tmp_path: Any) -> str:
+    return str(tmp_path / "root")
+
+
+@pytest.fixture
+def store(root: str) -> Iterator[Snapshotter]:
+    """A store with a committed ``base``."""
+    opened = Snapshotter(root, EmulatedLayers())
+    opened.prepare("b", "")
+    opened.commit("base", "b")
+    yield opened
+    opened.close()
+
+
+def layers_on_disk(store: Snapshotter) -> List[str]:
+    return sorted(os.listdir(os.path.join(store.root, "snapshots")))
+
+
+def directory(store: Snapshotter, key: str) -> str:
+    return os.path.join(store.root, "snapshots", str(store.stat(key).id))
+
+
+# -- the shape of things -----------------------------------------------------
+
+
+def test_mounts(store: Snapshotter) -> None:
+    snapshots = os.path.join(store.root, "snapshots")
+    store.prepare("a", "base")
+    store.commit("second", "a")
+    assert store.prepare("c", "second") == [
+        (
+            "windows-layer",
+            f"{snapshots}/3",
+            ["rw", "parentLayerPaths=" + json.dumps([f"{snapshots}/2", f"{snapshots}/1"], separators=(",", ":"))],
+        )
+    ]
+    assert store.view("v", "second") == [
+        ("windows-layer", f"{snapshots}/2", ["ro", "parentLayerPaths=" + json.dumps([f"{snapshots}/1"])])
+    ]
+    assert store.view("v1", "base") == [("windows-layer", f"{snapshots}/1", ["ro", "parentLayerPaths=null"])]
+    assert store.view("v0", "") == [("windows-layer", f"{snapshots}/6", ["ro", "parentLayerPaths=null"])]
+    assert store.prepare("p0", "") == [("windows-layer", f"{snapshots}/7", ["rw", "parentLayerPaths=null"])]
+    for key in ("c", "v", "v1", "v0", "p0"):
+        assert store.mounts(key)
+    # Views cost nothing on disk.
+    assert layers_on_disk(store) == ["1", "2", "3", "7"]
+
+
+def test_a_view_gets_its_scratch_when_it_is_mounted(store: Snapshotter, tmp_path: Any) -> None:
+    store.view("v", "base")
+    assert store.usage("v") == (0, 0)
+    assert store.scratch("v") is None
+    store.mount("v", str(tmp_path / "m"))
+    assert os.listdir(directory(store, "v"))
+    with pytest.raises(
+        FailedPrecondition, match=r'cannot remove snapshot "v": it is mounted at .*/m; unmount it first'
+    ):
+        store.remove("v")
+    store.unmount(str(tmp_path / "m"))
+    assert store.usage("v").size > 0
+    store.remove("v")
+    assert layers_on_disk(store) == ["1"]
+
+
+def test_scratch_sizes(store: Snapshotter) -> None:
+    def size(key: str, **labels: str) -> int:
+        store.prepare(key, "base", labels)
+        found = store.scratch(key)
+        assert found is not None
+        return found.virtual_size
+
+    assert size("template") == 20 * GIB
+    assert size("bytes", **{label_rules.ROOTFS_SIZE_BYTES: str(40 * GIB)}) == 40 * GIB
+    assert size("smaller", **{label_rules.ROOTFS_SIZE_BYTES: "1"}) == 20 * GIB
+    assert size("gb", **{label_rules.ROOTFS_SIZE_GB: "30"}) == 30 * GIB
+    assert store.warnings == [
+        f'"{label_rules.ROOTFS_SIZE_GB}" label is deprecated, please use "{label_rules.ROOTFS_SIZE_BYTES}" instead.'
+    ]
+    assert vhdx.read_info(os.path.join(directory(store, "gb"), "sandbox.vhdx")).virtual_size == 30 * GIB
+    assert store.grow_scratch("gb", 60 * GIB).virtual_size == 60 * GIB
+    assert store.grow_scratch("gb", 50 * GIB).virtual_size == 60 * GIB
+
+
+def test_unpack_keys(store: Snapshotter) -> None:
+    assert is_unpack_key("extract-1 sha256:x")
+    assert is_unpack_key("k8s.io/12/extract-1 sha256:x")
+    assert not is_unpack_key("my-extract-tool")
+    assert not is_unpack_key("extract")
+    store.prepare("extract-1 x", "base", {label_rules.ROOTFS_SIZE_BYTES: "not parsed here"})
+    assert os.listdir(directory(store, "extract-1 x")) == []
+    store.prepare("data-extract-job", "base")
+    assert os.listdir(directory(store, "data-extract-job")) == ["sandbox.vhdx"]
+
+
+def test_uvm_scratch_needs_a_utility_vm(store: Snapshotter) -> None:
+    with pytest.raises(
+        FailedPrecondition, match="failed to make UVM's scratch layer: failed to find UtilityVM directory in base layer"
+    ):
+        store.prepare("u", "base", {label_rules.UVM_SCRATCH: ""})
+    assert layers_on_disk(store) == ["1"]
+
+
+def test_usage_of_a_committed_snapshot_is_what_commit_measured(store: Snapshotter) -> None:
+    measured = store.usage("base")
+    assert measured.size > 0
+    assert measured.inodes > 0
+    with open(os.path.join(directory(store, "base"), "Files", "later"), "wb") as file:
+        file.write(b"x" * 1000)
+    assert store.usage("base") == measured
+
+
+# -- sentences ---------------------------------------------------------------
+
+
+def test_sentences_of_the_real_snapshotter(store: Snapshotter) -> None:
+    """Recorded from containerd's own code; the class in front is ours."""
+    store.prepare("c1", "base")
+    store.view("v1", "base")
+    for operation, error, message in (
+        (lambda: store.prepare("c1", "base"), AlreadyExists, "failed to create snapshot: snapshot c1: already exists"),
+        (lambda: store.view("c1", "base"), AlreadyExists, "failed to create snapshot: snapshot c1: already exists"),
+        (
+            lambda: store.prepare("c2", "nope"),
+            NotFound,
+            'failed to create snapshot: missing parent "nope" bucket: not found',
+        ),
+        (
+            lambda: store.prepare("c2", "c1"),
+            InvalidArgument,
+            'failed to create snapshot: parent "c1" is not committed snapshot: invalid argument',
+        ),
+        (
+            lambda: store.mounts("base"),
+            FailedPrecondition,
+            "failed to get snapshot mount: requested snapshot base not active or view: failed precondition",
+        ),
+        (lambda: store.stat("nope"), NotFound, "snapshot does not exist: not found"),
+        (lambda: store.usage("nope"), NotFound, "snapshot does not exist: not found"),
+        (lambda: store.update("nope", {}), NotFound, "snapshot does not exist: not found"),
+        (
+            lambda: store.update("c1", {}, ["kind"]),
+            InvalidArgument,
+            'cannot update "kind" field on snapshot "c1": invalid argument',
+        ),
+        (
+            lambda: store.commit("base", "c1"),
+            AlreadyExists,
+            "failed to commit snapshot: committed snapshot base: already exists",
+        ),
+        (
+            lambda: store.commit("x", "nope"),
+            NotFound,
+            "failed to get storage info for nope: snapshot does not exist: not found",
+        ),
+        (
+            lambda: store.commit("x", "base"),
+            FailedPrecondition,
+            "requested snapshot base not active or view: failed precondition",
+        ),
+        (
+            lambda: store.commit("x", "v1"),
+            FailedPrecondition,
+            'failed to commit snapshot: snapshot "v1" is not active: failed precondition',
+        ),
+        (
+            lambda: store.remove("base"),
+            FailedPrecondition,
+            "failed to remove: cannot remove snapshot with child: failed precondition",
+        ),
+        (lambda: store.remove("nope"), NotFound, "failed to remove: snapshot nope: not found"),
+    ):
+        before = store.walk(), layers_on_disk(store)
+        with pytest.raises(SnapshotterError) as caught:
+            operation()
+        assert (type(caught.value), caught.value.message) == (error, message)
+        assert (store.walk(), layers_on_disk(store)) == before
+
+
+@pytest.mark.parametrize(
+    "key", ["k\u00e9y \u725b", "tab\tand\nnewline", "nul\0inside", "'quote\"", " ", "\u202eright to left", "k" * 4096]
+)
+def test_keys_are_kept_exactly(store: Snapshotter, key: str) -> None:
+    store.prepare(key, "base", {key[:100]: key[:3000]})
+    assert store.stat(key).name == key
+    assert store.stat(key).labels == {key[:100]: key[:3000]}
+    assert [info.name for info in store.walk("parent==base")] == [key]
+    store.commit(key + "!" if len(key) < 4096 else "other", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("", "key must not be empty"),
+        ("k" * 4097, "key is 4097 bytes long; at most 4096"),
+        ("\u725b" * 1366, "key is 4098 bytes long"),
+        ("\udc80", "is not valid Unicode"),
+    ],
+)
+def test_impossible_keys(store: Snapshotter, key: str, message: str) -> None:
+    for operation in (store.prepare, store.view):
+        with pytest.raises(InvalidArgument, match=message):
+            operation(key, "base")
+    store.prepare("a", "base")
+    with pytest.raises(InvalidArgument, match=message.replace("key", "name", 1)):
+        store.commit(key, "a")
+
+
+def test_overlong_labels(store: Snapshotter) -> None:
+    store.prepare("a", "base")
+    for operation in (
+        lambda: store.prepare("x", "base", {"k": "v" * 4096}),
+        lambda: store.update("a", {"k": "v" * 4096}),
+        lambda: store.commit("x", "a", {"k": "v" * 4096}),
+    ):
+        with pytest.raises(
+            InvalidArgument, match=r"label key and value length \(4097 bytes\) greater than maximum size"
+        ):
+            operation()
+    assert [info.name for info in store.walk()] == ["a", "base"]
+
+
+# -- the root ----------------------------------------------------------------
+
+
+def test_reading_creates_nothing(root: str) -> None:
+    store = Snapshotter(root, EmulatedLayers())
+    assert store.walk() == []
+    for operation in (store.stat, store.usage, store.mounts, store.remove):
+        with pytest.raises(NotFound):
+            operation("nothing")
+    with pytest.raises(NotFound):
+        store.commit("x", "nothing")
+    assert not os.path.exists(root)
+
+
+def test_root_is_a_file(root: str) -> None:
+    with open(root, "w"):
+        pass
+    with pytest.raises(FailedPrecondition, match=f"root {root} is a file, not a directory"):
+        Snapshotter(root, EmulatedLayers())
+
+
+def test_root_below_a_file(tmp_path: Any) -> None:
+    (tmp_path / "file").write_text("")
+    store = Snapshotter(str(tmp_path / "file" / "root"), EmulatedLayers())
+    with pytest.raises(FailedPrecondition, match="cannot create the store in .*: Not a directory"):
+        store.prepare("a", "")
+
+
+def test_root_is_relative() -> None:
+    with pytest.raises(InvalidArgument, match="is not absolute"):
+        Snapshotter("here/store", EmulatedLayers())
+
+
+def test_root_on_another_file_system(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WCOW_EMULATED_FILESYSTEM", "ReFS")
+    with pytest.raises(
+        InvalidArgument, match=f"{root} is not on an NTFS volume - only NTFS volumes are supported: invalid argument"
+    ):
+        Snapshotter(root, EmulatedLayers())
+    assert not os.path.exists(root)
+
+
+def test_root_is_read_only(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode of a directory does not stop root, so the refusal of the system is played."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", refuse)
+        with pytest.raises(
+            FailedPrecondition, match="failed to create snapshot dir .*: Read-only file system; is the volume read-only"
+        ):
+            store.prepare("a", "base")
+    assert [info.name for info in store.walk()] == ["base"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no mode bits")
+def test_modes(store: Snapshotter) -> None:
+    for path in (store.root, os.path.join(store.root, "snapshots"), directory(store, "base")):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(os.path.join(store.root, module.METADATA_FILE)).st_mode) == 0o600
+
+
+def test_metadata_of_somebody_else(root: str) -> None:
+    import sqlite3
+
+    os.mkdir(root)
+    connection = sqlite3.connect(os.path.join(root, module.METADATA_FILE))
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(FailedPrecondition, match="is not the metadata of a snapshot store"):
+        Snapshotter(root, EmulatedLayers()).walk()
+
+
+def test_damaged_metadata(root: str) -> None:
+    os.mkdir(root)
+    with open(os.path.join(root, module.METADATA_FILE), "wb") as file:
+        file.write(b"this is not SQLite" * 1000)
+    with pytest.raises(FailedPrecondition, match="is damaged .*; restore it from a backup"):
+        Snapshotter(root, EmulatedLayers()).walk()
+
+
+def test_metadata_of_a_newer_version(store: Snapshotter) -> None:
+    import sqlite3
+
+    store.close()
+    connection = sqlite3.connect(os.path.join(store.root, module.METADATA_FILE))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(FailedPrecondition, match="written by a newer version of the collection .schema 99"):
+        Snapshotter(store.root, EmulatedLayers()).walk()
+
+
+# -- failures and left-overs -------------------------------------------------
+
+
+@pytest.fixture
+def small_volume(tmp_path: Any) -> Iterator[str]:
+    """A file system that is soon full."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
+    yield str(place)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_no_space_while_copying_the_template(small_volume: str) -> None:
+    root = os.path.join(small_volume, "root")
+    store = Snapshotter(root, EmulatedLayers())
+    store.prepare("b", "")
+    store.commit("base", "b")
+    # A template that holds data, as a real one does.
+    with open(os.path.join(directory(store, "base"), "blank.vhdx"), "ab") as template:
+        template.write(b"x" * 1024**2)
+    filler = os.path.join(small_volume, "filler")
+    with open(filler, "wb") as file:
+        space = os.statvfs(small_volume)
+        file.write(b"x" * (space.f_bavail * space.f_frsize - 512 * 1024))
+    with pytest.raises(
+        Unavailable, match=r"failed to create scratch layer: .*sandbox\.vhdx.*: needs \d+ bytes, \d+ free"
+    ):
+        store.prepare("a", "base")
+    assert layers_on_disk(store) == ["1"]
+    assert [info.name for info in store.walk()] == ["base"]
+    os.unlink(filler)
+    store.prepare("a", "base")
+    # Number 2 was drawn by the failed attempt and stays unused.
+    assert store.stat("a").id == 3
+    store.close()
+
+
+def test_template_is_missing(store: Snapshotter) -> None:
+    os.unlink(os.path.join(directory(store, "base"), "blank.vhdx"))
+    with pytest.raises(FailedPrecondition, match="failed to create scratch layer: failed to open .*blank.vhdx"):
+        store.prepare("a", "base")
+    assert layers_on_disk(store) == ["1"]
+
+
+def test_template_is_damaged(store: Snapshotter) -> None:
+    with open(os.path.join(directory(store, "base"), "blank.vhdx"), "r+b") as file:
+        file.write(b"garbage!")
+    with pytest.raises(FailedPrecondition, match="failed to create scratch layer: .*blank.vhdx"):
+        store.prepare("a", "base")
+    assert layers_on_disk(store) == ["1"]
+
+
+def test_a_directory_left_behind_is_never_used_again(store: Snapshotter) -> None:
+    left = os.path.join(store.root, "snapshots", "2")
+    os.mkdir(left)
+    os.mkdir(os.path.join(store.root, "snapshots", "rm-3"))
+    store.prepare("a", "base")
+    assert store.stat("a").id == 4
+    assert os.listdir(left) == []
+
+
+def test_a_removal_that_died_before_its_commit(store: Snapshotter) -> None:
+    """What a process leaves that dies between the rename and COMMIT: a record whose directory is rm-<id>."""
+    store.prepare("a", "base")
+    store.view("v", "base")
+
+    def die(name: str) -> None:
+        number = store.stat(name).id
+        os.rename(
+            os.path.join(store.root, "snapshots", str(number)), os.path.join(store.root, "snapshots", f"rm-{number}")
+        )
+
+    die("a")
+    assert store.usage("a").size > 0
+    die("a")
+    assert store.grow_scratch("a", 30 * GIB).virtual_size == 30 * GIB
+    die("base")
+    store.prepare("b", "base")
+    die("a")
+    store.commit("c", "a")
+    die("b")
+    store.remove("b")
+    assert layers_on_disk(store) == ["1", "2"]
+
+
+def test_a_layer_that_cannot_be_destroyed(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.prepare("a", "base")
+
+    def refuse(self: Any, path: str) -> None:
+        raise FailedPrecondition(f"cannot delete {path}: in use")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmulatedLayers, "destroy", refuse)
+        store.remove("a")
+    assert [warning for warning in store.warnings if "could not be destroyed yet" in warning]
+    assert layers_on_disk(store) == ["1", "rm-2"]
+    store.prepare("a", "base")
+    assert store.stat("a").id == 3
+
+
+def test_a_rename_that_is_refused_undoes_the_removal(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.prepare("a", "base")
+
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EACCES, "Access is denied.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        with pytest.raises(FailedPrecondition, match=r"failed to remove: rename .*: Access is denied\."):
+            store.remove("a")
+    assert store.stat("a").id == 2
+    assert layers_on_disk(store) == ["1", "2"]
+    store.remove("a")
+
+
+def test_a_conversion_that_fails(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.prepare("a", "base")
+
+    def fail(self: Any, path: str, parents: Any) -> None:
+        raise FailedPrecondition("hcsshim::ImportLayer failed in Win32: Access is denied. (0x5)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmulatedLayers, "convert", fail)
+        with pytest.raises(FailedPrecondition, match="ImportLayer"):
+            store.commit("c", "a")
+    assert store.stat("a").kind == "active"
+    store.update("a", {"l": "1"})
+    store.commit("c", "a")
+
+
+def test_committing_a_mounted_snapshot(store: Snapshotter, tmp_path: Any) -> None:
+    store.prepare("a", "base")
+    store.mount("a", str(tmp_path / "m"))
+    with pytest.raises(FailedPrecondition, match=r'cannot commit snapshot "a": it is mounted at .*; unmount it first'):
+        store.commit("c", "a")
+    store.unmount(str(tmp_path / "m"))
+    store.unmount(str(tmp_path / "m"))
+    store.commit("c", "a")
+
+
+# -- several processes -------------------------------------------------------
+
+
+def _slow_commit(root: str, started: Any) -> None:
+    class Slow(EmulatedLayers):
+        def convert(self, directory: str, parents: Any) -> None:
+            started.set()
+            time.sleep(60)
+
+    Snapshotter(root, Slow()).commit("c", "a")
+
+
+def test_a_commit_under_way_holds_only_its_key(store: Snapshotter) -> None:
+    store.prepare("a", "base")
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    process = context.Process(target=_slow_commit, args=(store.root, started), daemon=True)
+    process.start()
+    try:
+        assert started.wait(30)
+        for operation in (
+            lambda: store.commit("d", "a"),
+            lambda: store.remove("a"),
+            lambda: store.update("a", {}),
+            lambda: store.grow_scratch("a", 40 * GIB),
+        ):
+            with pytest.raises(
+                Unavailable,
+                match=rf'snapshot "a" is being committed by process {process.pid} since .*; run the task again',
+            ):
+                operation()
+        begin = time.monotonic()
+        store.prepare("other", "base")
+        store.remove("other")
+        assert time.monotonic() - begin < 5
+        assert store.stat("a").kind == "active"
+    finally:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(10)
+    # The holder is dead: its mark is void.
+    store.commit("c", "a")
+    assert store.stat("c").kind == "committed"
+
+
+def _prepare_all(root: str, count: int, results: Any) -> None:
+    store = Snapshotter(root, EmulatedLayers())
+    won = 0
+    for number in range(count):
+        try:
+            store.prepare(f"k{number}", "")
+            won += 1
+        except AlreadyExists:
+            pass
+    results.put(won)
+
+
+def test_two_writers_one_winner(root: str) -> None:
+    """Four processes want the same keys of a store that does not exist yet; each key is made once."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=_prepare_all, args=(root, 20, results), daemon=True) for _ in range(4)]
+    for process in processes:
+        process.start()
+    won = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(10)
+    assert sum(won) == 20
+    store = Snapshotter(root, EmulatedLayers())
+    assert len(store.walk()) == 20
+    assert len(layers_on_disk(store)) == 20
