@@ -48,10 +48,13 @@ def unpack(
             continue
         place = os.path.join(directory, *entry.name.split("/"))
         if inherited and entry.name.startswith(inherited):
-            place = _plain_path(directory, entry.name)
+            found = _plain_path(directory, entry.name)
+            place = os.path.join(os.path.dirname(found), os.path.basename(entry.name))
             # What is there was inherited, perhaps as another name of the parent's file.
-            if entry.kind != layertar.DIRECTORY or not os.path.isdir(place):
-                filetree.remove(place)
+            if entry.kind != layertar.DIRECTORY or not os.path.isdir(found):
+                filetree.remove(found)
+            elif found != place:
+                os.rename(found, place)
         if entry.kind == layertar.WHITEOUT:
             continue
         os.makedirs(os.path.dirname(place), exist_ok=True)

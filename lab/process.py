@@ -1,0 +1,157 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the statements of a script: local processes with the pipes of Windows PowerShell 5.1."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+from .host import HostFiles
+from .powershell import Call, Exit, Statement, command_line, split_command_line
+
+#: Takes one line of output, without its line end.
+Emit = Callable[[bytes], Awaitable[None]]
+
+
+class CommandError(Exception):
+    """PowerShell cannot start a program. ``name`` and ``category`` are those of its error record."""
+
+    def __init__(self, message: str, name: str, category: str, program: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.category = category
+        self.program = program
+
+
+def _not_found(program: str) -> CommandError:
+    message = (
+        f"The term '{program}' is not recognized as the name of a cmdlet, function, script file, or operable program. "
+        "Check the spelling of the name, or if a path was included, verify that the path is correct and try again."
+    )
+    return CommandError(message, "CommandNotFoundException", "ObjectNotFound", program)
+
+
+def _failed_to_run(program: str, error: Exception) -> CommandError:
+    return CommandError(
+        f"Program '{program}' failed to run: {error}", "NativeCommandFailed", "ResourceUnavailable", program
+    )
+
+
+class ScriptRun:
+    """One run of one script on a node.
+
+    ``$input`` is what ``feed`` brings, a line at a time, until ``end_input``.
+    """
+
+    def __init__(self, files: HostFiles, output: Emit, error: Emit, byte_order_mark: bool = False) -> None:
+        """``byte_order_mark`` puts a UTF-8 BOM in front of a program's standard input.
+
+        .NET does so when the console's code page is 65001 (ansible/ansible issue 15770).
+        """
+        self._files = files
+        self._output = output
+        self._error = error
+        self._byte_order_mark = byte_order_mark
+        self._input: asyncio.Queue[str | None] = asyncio.Queue()
+        self._process: asyncio.subprocess.Process | None = None
+        self.killed = False
+        self.last_exit_code = 0
+
+    def feed(self, line: str) -> None:
+        """One more object of ``$input``."""
+        self._input.put_nowait(line)
+
+    def end_input(self) -> None:
+        """``$input`` has no more objects."""
+        self._input.put_nowait(None)
+
+    def kill(self) -> None:
+        """End the process that runs, with its process group, and run no further statement."""
+        self.killed = True
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # It ended by itself in this moment.
+
+    async def run(self, statements: Sequence[Statement]) -> int | None:
+        """The code that the script exits with, None if it ends without ``exit``.
+
+        Raises CommandError; statements before the one at fault have run.
+        """
+        for statement in statements:
+            if self.killed:
+                break
+            if isinstance(statement, Exit):
+                return self.last_exit_code if statement.code is None else statement.code
+            self.last_exit_code = await self._call(statement)
+        return None
+
+    async def _call(self, call: Call) -> int:
+        program = self._files.program(call.words[0])
+        if program is None:
+            raise _not_found(call.words[0])
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *split_command_line(command_line(call.words[1:])),
+                stdin=asyncio.subprocess.PIPE if call.piped else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._files.environment(),
+                cwd=self._files.home,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:  # No program, too many arguments, or a character that none can have.
+            raise _failed_to_run(call.words[0], error) from error
+        self._process = process
+        if self.killed:
+            self.kill()
+        feeder = asyncio.ensure_future(self._feed(process.stdin)) if process.stdin else None
+        try:
+            await asyncio.gather(
+                _each_line(process.stdout, self._output), _each_line(process.stderr, self._error), process.wait()
+            )
+        finally:
+            if process.returncode is None:
+                self.kill()
+            self._process = None
+            if feeder:
+                feeder.cancel()
+        # A program that a signal ended looks like one that TerminateProcess ended.
+        return process.returncode if process.returncode is not None and process.returncode >= 0 else 1
+
+    async def _feed(self, stdin: asyncio.StreamWriter) -> None:
+        """Write ``$input`` as PowerShell does: a line an object, in ``$OutputEncoding``, which is ASCII."""
+        try:
+            if self._byte_order_mark:
+                stdin.write(codecs.BOM_UTF8)
+            while (line := await self._input.get()) is not None:
+                stdin.write(f"{line}\r\n".encode("ascii", "replace"))
+                await stdin.drain()
+            self.end_input()  # For the next statement, that reads $input after its end.
+            stdin.close()
+            await stdin.wait_closed()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # The program does not want to read all of it.
+
+
+async def _each_line(reader: asyncio.StreamReader | None, emit: Emit) -> None:
+    """Native output becomes an object a line, whatever the line end."""
+    if reader is None:
+        return
+    begun: list[bytes] = []
+    while chunk := await reader.read(1 << 16):
+        *complete, rest = chunk.split(b"\n")
+        for piece in complete:
+            await emit(b"".join([*begun, piece]).removesuffix(b"\r"))
+            begun = []
+        if rest:
+            begun.append(rest)
+    if begun:
+        await emit(b"".join(begun).removesuffix(b"\r"))

@@ -1,0 +1,69 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all lanes share: which tests need which program, and an account of what was skipped.
+
+``WCOW_REQUIRE_ALL=1`` turns every skip into a failure, whatever its reason.
+``WCOW_REPORT=FILE`` appends the account of this run to a file; ``make test``
+prints that file at its end.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import shutil
+
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "requires_tool(name, package): needs the program ``name``, which is in the Debian package ``package``",
+    )
+
+
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("requires_tool"):
+        tool, package = marker.args
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not on PATH (Debian package {package})")
+
+
+def refuse_skip(report):
+    """Make a skipped report a failed one if nothing may be skipped.
+
+    An expected failure also counts as skipped in pytest, but has run.
+    """
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("WCOW_REQUIRE_ALL") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but WCOW_REQUIRE_ALL=1 allows no skips: {report.longrepr[2]}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    outcome = yield
+    refuse_skip(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report():
+    outcome = yield
+    refuse_skip(outcome.get_result())
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    path = os.environ.get("WCOW_REPORT")
+    if not path:
+        return
+    stats = terminalreporter.stats
+    passed, failed, skipped = (
+        sum(len(stats.get(outcome, ())) for outcome in outcomes)
+        for outcomes in (("passed", "xfailed"), ("failed", "error", "xpassed"), ("skipped",))
+    )
+    reasons = collections.Counter(report.longrepr[2] for report in stats.get("skipped", ()))
+    with open(path, "a", encoding="utf-8") as account:
+        lane = " ".join(os.path.basename(os.path.normpath(arg)) for arg in config.args)
+        account.write(f"{lane}: {passed} passed, {failed} failed, {skipped} skipped\n")
+        account.writelines(f"  {count} skipped: {reason}\n" for reason, count in sorted(reasons.items()))

@@ -1,0 +1,124 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python -m lab`` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def lab(directory, *arguments):
+    """Run one command in the parent of ``directory``."""
+    return subprocess.run(
+        [sys.executable, "-m", "lab", *arguments, "--directory", directory.name],
+        cwd=directory.parent,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path):
+    yield tmp_path / "lab"
+    lab(tmp_path / "lab", "down")
+
+
+def test_a_life(directory):
+    up = lab(directory, "up", "--nodes", "4", "--auth", "basic,ntlm", "--tls")
+    assert (up.returncode, up.stderr) == (0, "")
+    assert "The lab is up: 4 nodes" in up.stdout
+    assert "ansible-playbook -i lab/inventory.yml PLAYBOOK" in up.stdout
+    assert "python -m lab down --directory lab" in up.stdout
+
+    inventory = yaml.safe_load((directory / "inventory.yml").read_text())["windows"]
+    assert [host["ansible_connection"] for host in inventory["hosts"].values()] == ["psrp", "psrp", "winrm", "psrp"]
+    password = inventory["vars"]["ansible_password"]
+    holders = [path for path in directory.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
+    assert [path.name for path in holders if not path.is_symlink()] == ["inventory.yml"]
+    assert (directory / "node4" / "C" / "Program Files" / "wcow" / "python" / "python.exe").is_symlink()
+
+    status = lab(directory, "status")
+    assert status.returncode == 0
+    assert status.stdout.count("https://127.0.0.1:") == 4
+
+    second = lab(directory, "up")
+    assert second.returncode == 1
+    assert "already running" in second.stderr
+    assert "python -m lab down" in second.stderr
+
+    pid = json.loads((directory / "lab.json").read_text())["pid"]
+    assert password not in Path(f"/proc/{pid}/cmdline").read_text()
+    assert password not in Path(f"/proc/{pid}/environ").read_text()
+
+    assert lab(directory, "down").stdout == "The lab is down.\n"
+    assert not (directory / "inventory.yml").exists()
+    assert (directory / "node1" / "C" / "Windows").is_dir()
+    assert (directory / "lab.log").read_text() == ""
+    assert lab(directory, "status").returncode == 3
+    assert lab(directory, "down", "--purge").returncode == 0
+    assert not directory.exists()
+
+
+def test_a_lab_whose_process_was_killed(directory):
+    assert lab(directory, "up", "--nodes", "1", "--connection", "winrm", "--without-python").returncode == 0
+    os.kill(json.loads((directory / "lab.json").read_text())["pid"], signal.SIGKILL)
+    assert lab(directory, "status").returncode == 3
+    assert lab(directory, "up", "--nodes", "1").returncode == 0
+    assert lab(directory, "down").stdout == "The lab is down.\n"
+
+
+def test_a_directory_that_is_not_of_a_lab(directory):
+    directory.mkdir()
+    (directory / "node1").mkdir()
+    up = lab(directory, "up")
+    assert up.returncode == 1
+    assert "is not empty and is not the directory of a lab" in up.stderr
+    assert lab(directory, "down", "--purge").returncode == 0
+    assert (directory / "node1").is_dir()
+
+
+def test_a_directory_that_cannot_be_written(directory):
+    directory.write_text("a file")
+    up = lab(directory, "up")
+    assert up.returncode == 1
+    assert up.stderr.startswith("lab: ")
+    directory.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--nodes", "0"], "'0' is not a number from 1 to 64"),
+        (["--nodes", "many"], "'many' is not a number from 1 to 64"),
+        (["--auth", "kerberos"], "'kerberos' is not one of basic, ntlm"),
+        (["--auth", ""], "'' is not one of basic, ntlm"),
+        (["--connection", "psrp,ssh"], "'ssh' is not one of psrp, winrm"),
+        (["--latency", "-1"], "'-1' is not a number of seconds"),
+        (["--spawn", "nan"], "'nan' is not a number of seconds"),
+        (["--bind", "0.0.0.0"], "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_command_line(directory, arguments, text):
+    up = lab(directory, "up", *arguments)
+    assert up.returncode == 2
+    assert text in up.stderr
+    assert not directory.exists()
+
+
+def test_status_and_down_of_no_lab(directory):
+    assert lab(directory, "status").returncode == 3
+    assert lab(directory, "down").stdout.startswith("No lab was running")

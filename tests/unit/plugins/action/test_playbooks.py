@@ -1,0 +1,288 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tasks as users write them: real ansible-playbook, connection local, the real core."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import yaml
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _action
+
+#: The directory that holds ansible_collections. Not resolved: in a checkout the collection is a link.
+COLLECTIONS = pathlib.Path(_action.__file__).parents[5]
+
+
+class Control:
+    """A controller of its own, and the node that it manages: this machine."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.root = directory / "root"
+        self.variables = {
+            "ansible_connection": "local",
+            "wcow_python": sys.executable,
+            "wcow_root": str(self.root),
+            "wcow_layers": "emulated",
+            "wcow_cache_dir": str(directory / "cache"),
+        }
+
+    def play(self, *tasks, options=(), **keywords):
+        """Run tasks; return the output and each task's result. A task that fails does not stop the play."""
+        named = []
+        for number, task in enumerate(tasks):
+            named.append({"register": f"result_{number}", "ignore_errors": True, "ignore_unreachable": True, **task})
+        results = "[" + ", ".join(f"result_{number}" for number in range(len(tasks))) + "]"
+        shown = {"ansible.builtin.debug": {"msg": "RESULTS {{ %s | to_json | b64encode }}" % results}}
+        play = {"hosts": "node", "gather_facts": False, "tasks": [*named, shown], **keywords}
+        (self.directory / "play.yml").write_text(json.dumps([play]))
+        inventory = {"all": {"hosts": {"node": self.variables}}}
+        (self.directory / "inventory.yml").write_text(yaml.safe_dump(inventory))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        environment.update(
+            HOME=str(self.directory),
+            LC_ALL="C.UTF-8",
+            ANSIBLE_HOME=str(self.directory / "ansible"),
+            ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
+            ANSIBLE_NOCOLOR="1",
+            COLUMNS="10000",
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", *options, "play.yml"],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        found = re.search("RESULTS ([A-Za-z0-9+/=]+)", output)
+        assert found, output
+        return output, json.loads(base64.b64decode(found.group(1)))
+
+
+@pytest.fixture
+def control(tmp_path):
+    return Control(tmp_path)
+
+
+def snapshot(**options):
+    return {"wcow.snapshotter.snapshot": options}
+
+
+def snapshot_info(**options):
+    return {"wcow.snapshotter.snapshot_info": options}
+
+
+def test_check_mode_diff_mode_and_repetition(control):
+    planned, made, again, listed = control.play(
+        {**snapshot(key="one", labels={"team": "blue"}), "check_mode": True, "diff": True},
+        {**snapshot(key="one", labels={"team": "blue"}), "diff": True},
+        {**snapshot(key="one", labels={"team": "blue"}), "diff": False},
+        snapshot_info(),
+    )[1]
+    for result in (planned, made):
+        assert result["changed"] is True
+        assert result["actions"] == ["prepare one"]
+        assert result["diff"]["before"] == {}
+        assert result["diff"]["after"]["one"]["labels"] == {"team": "blue"}
+        assert result["snapshot"]["kind"] == "active"
+    assert again["changed"] is False
+    assert again["actions"] == []
+    assert "diff" not in again
+    assert again["snapshot"] == made["snapshot"]
+    assert listed["changed"] is False
+    assert [found["name"] for found in listed["snapshots"]] == ["one"]
+
+
+def test_check_mode_of_the_whole_run_writes_nothing(control):
+    _output, (made, listed) = control.play(snapshot(key="one"), snapshot_info(), options=["--check"])
+    assert made["changed"] is True
+    assert listed["snapshots"] == []
+    assert not (control.root / "snapshots").exists() or not os.listdir(control.root / "snapshots")
+
+
+def test_wrong_options_name_the_module_and_touch_nothing(control):
+    results = control.play(
+        snapshot(key="one", bogus=1),
+        snapshot(state="active"),
+        snapshot(state="absent"),
+        snapshot(key="one", state="gone"),
+        snapshot(key="one", labels="x"),
+        snapshot(key="one", labels={"version": 1.10}),
+        snapshot(key="one", labels={"on": True}),
+        snapshot(key="one", layers="other"),
+        {"wcow.snapshotter.scratch": {"key": "one"}},
+    )[1]
+    said = [
+        "Unsupported parameters for (wcow.snapshotter.snapshot) module: bogus. Supported parameters include: cache_dir,",
+        "wcow.snapshotter.snapshot: state is active but all of the following are missing: key",
+        "wcow.snapshotter.snapshot: state is absent but any of the following are missing: key, name",
+        "wcow.snapshotter.snapshot: value of state must be one of: active, view, committed, absent, got: gone",
+        "wcow.snapshotter.snapshot: argument 'labels' is of type",
+        "The label 'version' has the value 1.1, which YAML does not read as text: put the value in quotes",
+        "The label 'on' has the value True, which YAML does not read as text",
+        "wcow.snapshotter.snapshot: value of layers must be one of: auto, windows, emulated, got: other",
+        "wcow.snapshotter.scratch: missing required arguments: size",
+    ]
+    for result, text in zip(results, said):
+        assert result["failed"] is True
+        assert text in result["msg"]
+        assert result["error"]["code"] == "invalid_argument"
+    assert not control.root.exists()
+
+
+def test_errors_of_the_core_are_passed_on(control):
+    size, parent = control.play(snapshot(key="one", rootfs_size="40 quads"), snapshot(key="one", parent="none"))[1]
+    assert size["error"]["code"] == "invalid_argument"
+    assert "rootfs_size: '40 quads' is not a size" in size["msg"]
+    assert parent["error"]["code"] == "not_found"
+    assert parent["error"]["details"]["parent"] == "none"
+
+
+def test_options_go_before_variables_and_variables_before_defaults(control):
+    other = str(control.directory / "other")
+    del control.variables["wcow_python"]
+    by_option, by_variable, by_default_of_play, no_python = control.play(
+        snapshot(key="by option", root=other, python=sys.executable),
+        {**snapshot(key="by variable"), "vars": {"wcow_python": "{{ ansible_playbook_python }}"}},
+        snapshot_info(root=other, python=sys.executable),
+        snapshot_info(),
+    )[1]
+    assert by_option["snapshot"]["mounts"][0]["source"].startswith(other)
+    assert by_variable["snapshot"]["mounts"][0]["source"].startswith(str(control.root))
+    assert [found["name"] for found in by_default_of_play["snapshots"]] == ["by option"]
+    assert 'No Python can be started on the node at "C:\\Program Files\\wcow\\python\\python.exe"' in no_python["msg"]
+
+
+def test_module_defaults_reach_all_modules_through_the_group(control):
+    other = str(control.directory / "other")
+    made, listed = control.play(
+        snapshot(key="one"),
+        snapshot_info(),
+        module_defaults={"group/wcow.snapshotter.all": {"root": other}},
+    )[1]
+    assert made["snapshot"]["mounts"][0]["source"].startswith(other)
+    assert len(listed["snapshots"]) == 1
+
+
+def test_delegation_takes_the_variables_of_the_node(control):
+    other = {"name": "other", **control.variables}
+    control.variables.update(wcow_root=str(control.directory / "wrong"), wcow_python="/wrong")
+    _added, made = control.play(
+        {"ansible.builtin.add_host": other},
+        {**snapshot(key="one"), "delegate_to": "other"},
+    )[1]
+    assert made["snapshot"]["mounts"][0]["source"].startswith(str(control.root))
+
+
+def test_become_is_refused(control):
+    (result,) = control.play({**snapshot(key="one"), "become": True})[1]
+    assert result["failed"] is True
+    assert "does not support become" in result["msg"]
+    assert not control.root.exists()
+
+
+def test_async_is_refused(control):
+    (result,) = control.play({**snapshot(key="one"), "async": 10, "poll": 1})[1]
+    assert result["failed"] is True
+    assert "does not support async" in result["msg"]
+    assert not control.root.exists()
+
+
+def test_environment_reaches_the_core(control):
+    # The emulated store finds the node's drives by this variable, so that a Windows path becomes a path below it.
+    drives = control.directory / "drives"
+    (drives / "C").mkdir(parents=True)
+    made, other = control.play(
+        {
+            **snapshot(key="one", root="C:\\store"),
+            "environment": [{"WCOW_EMULATED_DRIVES": "/nowhere"}, {"WCOW_EMULATED_DRIVES": "{{ playbook_dir }}/drives"}],
+        },
+        snapshot(key="one", root="C:\\store"),
+        environment={"NUMBER": 1, "TRUE": True},
+    )[1]
+    assert made["changed"] is True
+    assert made["snapshot"]["mounts"][0]["source"] == "C:\\store\\snapshots\\1"
+    assert (drives / "C" / "store" / "snapshots" / "1").is_dir()
+    assert other["failed"] is True
+
+
+def test_no_log_hides_the_task(control):
+    output, (result,) = control.play(
+        {**snapshot(key="secret-key", labels={"a": "secret-label"}), "no_log": True, "diff": True},
+        options=["-vvv", "--diff"],
+    )
+    assert result["changed"] is True
+    shown = re.sub("RESULTS [A-Za-z0-9+/=]+", "", output)
+    assert "secret-label" not in shown
+    assert "secret-key" not in shown
+
+
+def test_only_documented_keys_are_returned(control):
+    (result,) = control.play({**snapshot(key="one"), "diff": True})[1]
+    assert set(result) - {"failed", "changed", "diff", "warnings"} == {"snapshot", "actions"}
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """A small base layer in the directory where Ansible looks for files."""
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "base.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("Files", "Files/Windows", "Files/Windows/System32", "Files/Windows/System32/config"):
+            entry = tarfile.TarInfo(name)
+            entry.type = tarfile.DIRTYPE
+            archive.addfile(entry)
+        for name in ("SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT"):
+            entry = tarfile.TarInfo(f"Files/Windows/System32/config/{name}")
+            entry.size = 4
+            archive.addfile(entry, io.BytesIO(b"regf"))
+    return path
+
+
+def test_a_layer_of_the_controller_is_sent_if_it_is_needed(control, layer):
+    planned, made, again, labelled, missing, elsewhere = control.play(
+        {"wcow.snapshotter.layer": {"name": "base", "src": "base.tar.gz"}, "check_mode": True},
+        {"wcow.snapshotter.layer": {"name": "base", "src": "base.tar.gz"}},
+        {"wcow.snapshotter.layer": {"name": "base", "src": "gone.tar.gz"}},
+        {"wcow.snapshotter.layer": {"name": "base", "src": "gone.tar.gz", "labels": {"team": "blue"}}},
+        {"wcow.snapshotter.layer": {"name": "other", "src": "gone.tar.gz"}},
+        {"wcow.snapshotter.layer": {"name": "other", "src": str(layer), "remote_src": True}},
+    )[1]
+    assert (planned["changed"], planned["actions"], planned["layer"]) == (True, ["import base"], None)
+    assert (made["changed"], made["actions"]) == (True, ["import base"])
+    assert re.fullmatch("sha256:[0-9a-f]{64}", made["layer"]["digest"])
+    assert (again["changed"], again["layer"]) == (False, None)
+    assert (labelled["changed"], labelled["snapshot"]["labels"]) == (True, {"team": "blue"})
+    assert "Could not find or access 'gone.tar.gz'" in missing["msg"]
+    assert elsewhere["actions"] == ["import other"]
+    assert not any(path.is_file() for path in (control.root / "incoming").glob("*"))
+
+
+def test_a_damaged_cache_is_reported_in_the_result(control):
+    control.play(snapshot_info())
+    (file,) = (control.directory / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    result, again = control.play(snapshot_info(), snapshot_info())[1]
+    assert result["warnings"] == [f"{file} was damaged or tampered with: it was not executed, and is replaced"]
+    assert "warnings" not in again
+
+
+def test_a_node_that_cannot_be_reached(control):
+    control.variables.update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
+    (result,) = control.play(snapshot(key="one"))[1]
+    assert result["unreachable"] is True
+    assert "wcow.snapshotter.snapshot: the connection failed during 'ensure_snapshot'" in result["msg"]
+    assert "Rerunning the task is safe" in result["msg"]

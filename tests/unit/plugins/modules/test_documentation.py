@@ -1,0 +1,77 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation says what the action plugins take and return."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+
+import pytest
+import yaml
+from ansible_collections.wcow.snapshotter.plugins.doc_fragments.node import ModuleDocFragment
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _action
+
+COLLECTION = pathlib.Path(_action.__file__).parents[2]
+PACKAGE = "ansible_collections.wcow.snapshotter.plugins"
+MODULES = sorted(path.stem for path in (COLLECTION / "plugins" / "modules").glob("*.py"))
+
+#: What both an argument specification and the documentation of an option say.
+SHARED = ("type", "required", "default", "choices", "elements")
+
+
+def load(kind, name):
+    return importlib.import_module(f"{PACKAGE}.{kind}.{name}")
+
+
+def shared(options):
+    return {name: {key: option[key] for key in SHARED if key in option} for name, option in options.items()}
+
+
+def test_each_module_has_an_action_plugin():
+    assert MODULES == sorted(path.stem for path in (COLLECTION / "plugins" / "action").glob("*.py"))
+
+
+def test_the_action_group_holds_all_modules():
+    runtime = yaml.safe_load((COLLECTION / "meta" / "runtime.yml").read_text())
+    assert runtime["action_groups"] == {"all": MODULES}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_options_are_documented(name):
+    documented = yaml.safe_load(load("modules", name).DOCUMENTATION)["options"]
+    assert shared(load("action", name).ActionModule.options) == shared(documented)
+
+
+def test_node_options_are_documented():
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
+    assert shared(_action.NODE_OPTIONS) == shared(documented)
+    for name, option in documented.items():
+        assert f"C(wcow_{name})" in " ".join(option["description"])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_returned_keys_are_documented(name):
+    documented = yaml.safe_load(load("modules", name).RETURN)
+    assert set(documented) == {*load("action", name).ActionModule.returned, "error"}
+    assert all("sample" in value and "returned" in value for value in documented.values())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_plugin_knows_its_name_and_its_operation(name):
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch
+
+    plugin = load("action", name).ActionModule
+    assert plugin.module == f"wcow.snapshotter.{name}"
+    arguments = set(dispatch.OPERATIONS[plugin.operation].arguments)
+    # layer has two options that are the controller's alone.
+    assert set(plugin.options) - {"state", "remote_src"} == arguments - {"state"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_use_documented_options(name):
+    plugin = load("action", name).ActionModule
+    for task in yaml.safe_load(load("modules", name).EXAMPLES):
+        arguments = task[plugin.module] or {}
+        assert set(arguments) <= {*plugin.options, *_action.NODE_OPTIONS}

@@ -1,0 +1,68 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Same tree, same bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _payload
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return shutil.copytree(_payload.CORE, tmp_path / "core", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def test_two_builds_are_equal(tree):
+    assert _payload.build(tree) == _payload.build(tree)
+
+
+def test_times_modes_and_leftovers_do_not_matter(tree):
+    before = _payload.build(tree)
+    for number, path in enumerate(sorted(tree.rglob("*.py"))):
+        os.utime(path, (number, number))
+        path.chmod(0o600 if number % 2 else 0o755)
+    cache = tree / "__pycache__"
+    cache.mkdir()
+    (cache / "errors.cpython-311.pyc").write_bytes(b"\0")
+    (tree / "errors.py~").write_text("left by an editor")
+    assert _payload.build(tree) == before
+
+
+def test_place_and_order_on_disk_do_not_matter(tree, tmp_path):
+    again = tmp_path / "elsewhere" / "other"
+    for path in sorted(tree.rglob("*.py"), reverse=True):
+        target = again / path.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    assert _payload.build(again) == _payload.build(tree)
+
+
+@pytest.mark.parametrize("change", ["content", "name", "addition"])
+def test_names_and_contents_matter(tree, change):
+    before = _payload.build(tree)
+    if change == "content":
+        (tree / "errors.py").write_text("# other\n")
+    elif change == "name":
+        (tree / "errors.py").rename(tree / "faults.py")
+    else:
+        (tree / "extra.py").write_text("")
+    assert _payload.build(tree).digest != before.digest
+
+
+def test_it_holds_the_core_and_says_where_boot_is(tree):
+    payload = _payload.build(tree)
+    assert payload.data[payload.boot.start : payload.boot.stop] == (tree / "boot.py").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(payload.data)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        assert names[0] == "core/boot.py"
+        assert names[1:] == sorted(names[1:])
+        assert {"core/__init__.py", "core/dispatch.py", "core/layers/base.py"} <= set(names)
+        assert all(name.endswith(".py") for name in names)
