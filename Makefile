@@ -111,7 +111,7 @@ sanity: venv ## ansible-test sanity and units, offline
 	tests/run_sanity
 	@echo "sanity: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
-test-pythons: ## The tests of the core on every other Python that is installed, 3.9 to 3.14
+test-pythons: $(VENV)/bin/python ## The tests of the core on every other Python that is installed, 3.9 to 3.14
 	tests/run_pythons
 
 bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run

@@ -19,7 +19,7 @@ import io
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import InvalidArgument
-from .ntfsnames import PATH_UNITS, fault, fold
+from .ntfsnames import PATH_UNITS, fault, fold, link_fault
 
 FILE = "file"
 DIRECTORY = "directory"
@@ -250,7 +250,7 @@ class LayerReader:
         if components[-1].startswith(WHITEOUT_PREFIX):
             return self._whiteout(raw, kind, components)
         if kind == HARD_LINK:
-            link = self._hard_link(raw, components, link)
+            link = self._hard_link(raw, link)
         elif kind == SYMLINK:
             problem = link_fault(len(components) - _root_length(components) - 1, link)
             if problem:
@@ -291,17 +291,15 @@ class LayerReader:
             raise InvalidArgument(f"invalid tombstone {raw!r}" + (f": {base!r} {problem}" if problem else ""))
         return "/".join([*components[:-1], base]), WHITEOUT, ""
 
-    def _hard_link(self, raw: str, components: List[str], link: str) -> str:
+    def _hard_link(self, raw: str, link: str) -> str:
         try:
             target = self._components(link, HARD_LINK)
             path = self._directory(link, target[:-1], note=False) + target[-1]
         except InvalidArgument as error:
             raise error.prefixed(f"invalid hard link in layer: entry {raw!r}") from None
         kind, name = self._seen.get(fold(path), (FILE, path))
-        if target[0] != components[0] or kind not in (FILE, HARD_LINK):
-            raise InvalidArgument(
-                f"invalid hard link in layer: entry {raw!r} links to {link!r}, which is no file in {components[0]}"
-            )
+        if kind not in (FILE, HARD_LINK):
+            raise InvalidArgument(f"invalid hard link in layer: entry {raw!r} links to {link!r}, which is a {kind}")
         return name
 
     def _register(self, raw: str, components: List[str], kind: str) -> str:
@@ -344,35 +342,6 @@ class _Header(NamedTuple):
     mode: int
     mtime: int
     link: str
-
-
-def link_fault(depth: int, link: str) -> str:
-    """Why a symbolic link in a layer may not have this target; empty if it may.
-
-    C: is the layer itself, so an absolute Windows path stays inside. Others
-    must not climb above the layer, nor climb at all after the first name,
-    since that name may be a link itself. ``depth`` is the number of
-    directories between the root of the layer's files and the link.
-    """
-    if link.startswith("/"):
-        return "which is an absolute path of another system"
-    target = link.replace("/", "\\")
-    verbatim = target[:4] in ("\\\\?\\", "\\??\\")
-    if verbatim:
-        target = target[4:]
-    if target[:3].upper() == "C:\\":
-        target, depth = target[3:], 0
-    elif verbatim or not target or target.startswith("\\\\"):
-        return "which leads out of the layer"
-    elif target.startswith("\\"):
-        target, depth = target[1:], 0
-    components = [component for component in target.split("\\") if component not in ("", ".")]
-    climbs = 0
-    while components[climbs : climbs + 1] == [".."]:
-        climbs += 1
-    if climbs > depth or ".." in components[climbs:]:
-        return "which leads out of the layer"
-    return next((f"where {each!r} {fault(each)}" for each in components[climbs:] if fault(each)), "")
 
 
 def _root_length(components: List[str]) -> int:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File names as NTFS knows them: which there can be, and which are the same."""
+"""File names as NTFS knows them: which there can be, which are the same, and where links lead."""
 
 from __future__ import annotations
 
@@ -42,3 +42,32 @@ def fault(name: str) -> str:
     if units > COMPONENT_UNITS:
         return f"is longer than {COMPONENT_UNITS} UTF-16 units"
     return ""
+
+
+def link_fault(depth: int, link: str) -> str:
+    """Why a symbolic link in a layer may not have this target; empty if it may.
+
+    C: is the layer itself, so an absolute Windows path stays inside. Others
+    must not climb above the layer, nor climb at all after the first name,
+    since that name may be a link itself. ``depth`` is the number of
+    directories between the root of the layer's files and the link.
+    """
+    if link.startswith("/"):
+        return "which is an absolute path of another system"
+    target = link.replace("/", "\\")
+    verbatim = target[:4] in ("\\\\?\\", "\\??\\")
+    if verbatim:
+        target = target[4:]
+    if target[:3].upper() == "C:\\":
+        target, depth = target[3:], 0
+    elif verbatim or not target or target.startswith("\\\\"):
+        return "which leads out of the layer"
+    elif target.startswith("\\"):
+        target, depth = target[1:], 0
+    components = [component for component in target.split("\\") if component not in ("", ".")]
+    climbs = 0
+    while components[climbs : climbs + 1] == [".."]:
+        climbs += 1
+    if climbs > depth or ".." in components[climbs:]:
+        return "which leads out of the layer"
+    return next((f"where {each!r} {fault(each)}" for each in components[climbs:] if fault(each)), "")

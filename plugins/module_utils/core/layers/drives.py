@@ -10,13 +10,13 @@ that exist are found whatever their case, as on Windows; an exact match wins.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from typing import List
+from typing import List, Sequence
 
 from ..errors import InvalidArgument
-from ..formats.ntfsnames import fault
-from .filetree import find
+from ..formats.ntfsnames import fault, fold
 
 VARIABLE = "WCOW_EMULATED_DRIVES"
 
@@ -75,3 +75,15 @@ def to_presented(path: str) -> str:
     if not _DRIVE.fullmatch(drive + ":"):
         return path
     return drive.upper() + ":\\" + "\\".join(components)
+
+
+def find(directory: str, components: Sequence[str]) -> str:
+    """The path of names below a directory, each in the case in which it exists; an exact match wins."""
+    path = directory
+    for component in components:
+        name = component
+        if not os.path.lexists(os.path.join(path, component)):
+            with contextlib.suppress(OSError):
+                name = min((each for each in os.listdir(path) if fold(each) == fold(component)), default=component)
+        path = os.path.join(path, name)
+    return path

@@ -339,6 +339,13 @@ class EmulatedLayers(LayerStore):
     def _check_target(self, target: str, layers: List[str]) -> None:
         if os.path.dirname(target) == target:
             raise InvalidArgument(f"{self.presented(target)} is the root of a volume: mount at a directory below it")
+        above = os.path.dirname(target)
+        while os.path.dirname(above) != above:
+            if os.path.lexists(_record_path(above)):
+                raise InvalidArgument(
+                    f"{self.presented(target)} lies in the mount at {self.presented(above)}: mount somewhere else"
+                )
+            above = os.path.dirname(above)
         real = os.path.join(os.path.realpath(target), "")
         for layer in layers:
             other = os.path.join(os.path.realpath(layer), "")
@@ -438,12 +445,14 @@ class EmulatedLayers(LayerStore):
 
 _ERRORS: Dict[int, Callable[..., SnapshotterError]] = {
     errno.ENOSPC: Unavailable,
-    errno.EDQUOT: Unavailable,
+    getattr(errno, "EDQUOT", errno.ENOSPC): Unavailable,
     errno.ENAMETOOLONG: InvalidArgument,
     errno.EACCES: FailedPrecondition,
     errno.EPERM: FailedPrecondition,
     errno.EROFS: FailedPrecondition,
     errno.ENOENT: FailedPrecondition,
+    errno.EEXIST: FailedPrecondition,
+    errno.ENOTDIR: FailedPrecondition,
 }
 
 
@@ -471,8 +480,10 @@ def _read_tombstones(directory: str) -> List[str]:
             header, *lines = file.read().split("\n")
     except FileNotFoundError:
         return []
+    except UnicodeDecodeError:
+        header, lines = "", []
     if header != _TOMBSTONES_HEADER:
-        raise FailedPrecondition(f"invalid tombstones file {path}: it must begin with Version 1.0")
+        raise FailedPrecondition(f"invalid tombstones file {path}: it must be UTF-8 and begin with Version 1.0")
     return [line for line in lines if line]
 
 
@@ -501,13 +512,9 @@ def _claim_json(path: str, value: object) -> None:
     new = f"{path}.{os.getpid()}"
     _write_json(new, value)
     try:
-        if os.name == "posix":
-            os.link(new, path)
-        else:
-            os.rename(new, path)
+        filetree.link(new, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)
+        os.unlink(new)
 
 
 def _write_file(path: str, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import FailedPrecondition, InvalidArgument, NotImplementedHere
 from ..formats import layertar
-from . import filetree
+from . import drives, filetree
 from .base import ImportResult
 
 # MS-FSCC 2.6, File Attributes.
@@ -51,7 +51,7 @@ def unpack(
             found = _plain_path(directory, entry.name)
             place = os.path.join(os.path.dirname(found), os.path.basename(entry.name))
             # What is there was inherited, perhaps as another name of the parent's file.
-            if entry.kind != layertar.DIRECTORY or not os.path.isdir(found):
+            if entry.kind != layertar.DIRECTORY or os.path.islink(found) or not os.path.isdir(found):
                 filetree.remove(found)
             elif found != place:
                 os.rename(found, place)
@@ -79,7 +79,7 @@ def unpack(
             )
         if progress:
             progress(reader.size)
-    for place, mode, mtime_ns in reversed(directories):
+    for place, mode, mtime_ns in directories:
         filetree.set_attributes(place, mode, mtime_ns)
     return ImportResult(reader.size, reader.digest, reader.entries), sorted(tombstones)
 
@@ -188,7 +188,7 @@ def _clone_utility_vm(directory: str, parent: str) -> None:
 def _link_target(directory: str, parents: Sequence[str], entry: layertar.Entry) -> str:
     """The file that a hard link names: in this layer, or in the nearest parent that has it."""
     layers = [directory]
-    if entry.name.startswith(layertar.FILES):
+    if entry.link.startswith(layertar.FILES):
         layers += parents
     for layer in layers:
         path = _plain_path(os.path.realpath(layer), entry.link)
@@ -199,7 +199,7 @@ def _link_target(directory: str, parents: Sequence[str], entry: layertar.Entry) 
 
 def _plain_path(directory: str, name: str) -> str:
     """Where an entry's name is in a layer directory whose files the reader does not know, whatever its case."""
-    path = filetree.find(directory, name.split("/"))
+    path = drives.find(directory, name.split("/"))
     above = os.path.dirname(path)
     if os.path.realpath(above) != above:
         raise InvalidArgument(f"entry {name!r} is refused: it lies below a link of a parent layer")

@@ -10,16 +10,14 @@ Trees are as deep as they like, so nothing here recurses.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ..durable import sync_directory
 from ..errors import FailedPrecondition
-from ..formats.layertar import link_fault
-from ..formats.ntfsnames import fault, fold
+from ..formats.ntfsnames import fault, fold, link_fault
 from ..model import Usage
 
 FILE = "file"
@@ -70,18 +68,6 @@ class Difference(NamedTuple):
 def verbatim(path: str) -> str:
     """The path in the form that Windows takes as it is: any length, and no name in it is a device's."""
     return "\\\\?\\" + os.path.abspath(path) if os.name == "nt" and not path.startswith("\\\\") else path
-
-
-def find(directory: str, components: Sequence[str]) -> str:
-    """The path of names below a directory, each in the case in which it exists; an exact match wins."""
-    path = directory
-    for component in components:
-        name = component
-        if not os.path.lexists(os.path.join(path, component)):
-            with contextlib.suppress(OSError):
-                name = min((each for each in os.listdir(path) if fold(each) == fold(component)), default=component)
-        path = os.path.join(path, name)
-    return path
 
 
 def empty_tree() -> Node:
@@ -218,7 +204,9 @@ def link(source: str, place: str) -> None:
     """A further name for a file, or a copy of it where the file system has one name a file only."""
     try:
         os.link(source, place)
-    except (PermissionError, NotImplementedError):
+    except FileExistsError:
+        raise
+    except OSError:
         import shutil
 
         shutil.copy2(source, place, follow_symlinks=False)

@@ -131,7 +131,9 @@ def test_the_real_core_answers(tmp_path, python):
 
 @pytest.mark.parametrize("version", [0x020712F0, 0x03060FF0, 0x030812F0])
 def test_an_old_version_is_named(version):
-    with pytest.raises(NodeFailure, match=r"needs Python 3\.9 or newer, and .* is (2\.7|3\.6|3\.8)\. .*wcow_python") as caught:
+    with pytest.raises(
+        NodeFailure, match=r"needs Python 3\.9 or newer, and .* is (2\.7|3\.6|3\.8)\. .*wcow_python"
+    ) as caught:
         _call.check_version("python", version)
     assert caught.value.code == "failed_precondition"
 

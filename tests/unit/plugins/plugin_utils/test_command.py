@@ -15,7 +15,7 @@ PATHS = [
     "python",
     r"C:\Program Files\wcow\python\python.exe",
     "/opt/it's here/python",
-    "/opt/$HOME `id` \"x\" \\ * & ; | > python",
+    '/opt/$HOME `id` "x" \\ * & ; | > python',
     "/opt/no\nnewline",
     "",
 ]

@@ -54,7 +54,9 @@ def test_warnings_of_the_loader_and_of_the_reply_are_joined():
         (Output(9009, "", ""), "failed_precondition", "No Python can be started"),
         (Output(2, "", "Unknown option: -I\nusage: python [option]"), "failed_precondition", "Python 3.9 or newer"),
         (
-            Output(1, "", CRASH.replace("RuntimeError: deep", "AttributeError: 'file' object has no attribute 'buffer'")),
+            Output(
+                1, "", CRASH.replace("RuntimeError: deep", "AttributeError: 'file' object has no attribute 'buffer'")
+            ),
             "failed_precondition",
             "Python 3.9 or newer",
         ),

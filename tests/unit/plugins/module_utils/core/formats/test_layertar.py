@@ -307,7 +307,7 @@ def test_symbolic_links_inside_the_layer(link):
         "/Files/a",
         "C:/a",
         "Hives/a",
-        "UtilityVM/Files/a",
+        "UtilityVM/a",
         "Files",
         "Files/d",
         "Files/s",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 import random
@@ -326,6 +327,14 @@ def test_a_layer_that_changes_the_utility_vm(chain):
     assert tree(os.path.join(copy, "UtilityVM/Files")) == tree(os.path.join(layer, "UtilityVM/Files"))
 
 
+def test_a_directory_takes_the_place_of_an_inherited_link(chain):
+    base = chain.imported(
+        1, [], *BASE, *UTILITY_VM, ("UtilityVM/Files/d/x", b"x"), ("UtilityVM/Files/l", "symlink", "d")
+    )
+    layer = chain.imported(2, [base], ("UtilityVM/Files/l", "directory"), ("UtilityVM/Files/l/y", b"y"))
+    assert tree(os.path.join(layer, "UtilityVM/Files")).keys() == {"d", "d/x", "k.exe", "l", "l/y"}
+
+
 def test_nothing_is_written_through_a_link_of_a_parent(chain):
     base = chain.imported(
         1, [], *BASE, *UTILITY_VM, ("UtilityVM/Files/l", "symlink", "d"), ("Files/s", "symlink", "Windows")
@@ -573,6 +582,39 @@ def test_a_damaged_record_is_named(chain, base):
         chain.layers.unmount(chain.target)
 
 
+def test_a_mount_in_a_mount(chain, base):
+    scratch, other = chain.scratch(2, [base]), chain.scratch(3, [base])
+    chain.layers.mount(scratch, [base], chain.target, False)
+    with pytest.raises(InvalidArgument, match=f"lies in the mount at {chain.target}"):
+        chain.layers.mount(other, [base], os.path.join(chain.target, "Windows", "deep"), False)
+
+
+def test_a_damaged_tombstones_file_is_named(chain, base):
+    layer = chain.imported(2, [base], ("Files/a", b""))
+    scratch = chain.scratch(3, [layer, base])
+    for damage in (b"", b"Version 1.0\n", b"\xef\xbb\xbfVersion 1.0\n\\\xff\n"):
+        with open(os.path.join(layer, "tombstones.txt"), "wb") as file:
+            file.write(damage)
+        with pytest.raises(FailedPrecondition, match=f"invalid tombstones file {layer}/tombstones.txt"):
+            chain.layers.mount(scratch, [layer, base], chain.target, False)
+    assert not os.path.exists(chain.target)
+
+
+def test_a_file_system_without_hard_links(chain, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    base = chain.imported(1, [], *BASE)
+    scratch = chain.scratch(2, [base])
+    chain.layers.mount(scratch, [base], chain.target, False)
+    chain.write("hard.txt", "changed")
+    chain.layers.unmount(chain.target)
+    chain.layers.convert(scratch, [base])
+    seen = chain.seen(chain.scratch(3, [scratch, base]), [scratch, base])
+    assert (seen["hard.txt"][0], seen["Windows/b.txt"][0]) == (b"changed", b"b in the base")
+
+
 def test_two_processes_do_not_mount_one_layer_at_a_time(chain, base):
     scratch = chain.scratch(2, [base])
     chain.layers.mount(scratch, [base], chain.target, False)
@@ -724,7 +766,7 @@ def unprivileged(action):
                 os.setuid(65534)
             action()
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the exit code tells the parent
             traceback.print_exc()
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -870,7 +912,7 @@ def dies_at(step, action):
             )(file, mode, *rest, **options)
             action()
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the exit code tells the parent
             traceback.print_exc()
             os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
