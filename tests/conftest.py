@@ -55,7 +55,7 @@ def pytest_make_collect_report():
 
 def pytest_terminal_summary(terminalreporter, config):
     path = os.environ.get("WCOW_REPORT")
-    if not path:
+    if not path or hasattr(config, "workerinput"):  # a worker of pytest-xdist; its master counts everything
         return
     stats = terminalreporter.stats
     passed, failed, skipped = (

@@ -54,7 +54,7 @@ def receive(path: str, digest: str, start: int, end: int, count: int) -> None:
 
     path = os.path.expandvars(os.path.expanduser(path))
     try:
-        data = b"".join(base64.b64decode(sys.stdin.buffer.readline()) for _ in range(count))
+        data = b"".join(base64.b64decode(sys.stdin.buffer.readline()) for _line in range(count))
     except ValueError:
         data = b""
     if hashlib.sha256(data).hexdigest() == digest:

@@ -73,7 +73,7 @@ class Lab:
         for number, task in enumerate(tasks):
             named.append({"register": f"result_{number}", "ignore_errors": True, "ignore_unreachable": True, **task})
         results = "[" + ", ".join(f"result_{number}" for number in range(len(tasks))) + "]"
-        shown = "RESULTS {{ inventory_hostname }} {{ %s | to_json | b64encode }}" % results
+        shown = f"RESULTS {{{{ inventory_hostname }}}} {{{{ {results} | to_json | b64encode }}}}"
         play = {"hosts": "windows", "gather_facts": False, "vars": variables or {}}
         play["tasks"] = [*named, {"ansible.builtin.debug": {"msg": shown}}]
         home = self.directory / "controller"
@@ -89,7 +89,7 @@ class Lab:
             ANSIBLE_NOCOLOR="1",
         )
         return subprocess.Popen(
-            [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", f"{name}.yml"],
+            [sys.executable, "-m", "ansible.cli.playbook", "-i", "inventory.yml", f"{name}.yml"],
             cwd=home,
             env=environment,
             stdout=subprocess.PIPE,

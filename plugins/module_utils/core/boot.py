@@ -38,7 +38,7 @@ def entries(data: bytes) -> Dict[str, Tuple[int, int, int]]:
     """The files of a zip without comment: name -> (method, size in the zip, offset of its local header)."""
     count, _size, position = struct.unpack_from("<HII", data, len(data) - END_SIZE + 10)
     found = {}
-    for _ in range(count):
+    for _entry in range(count):
         method, size = struct.unpack_from("<10xH8xI", data, position)
         name_size, extra_size, comment_size, offset = struct.unpack_from("<28xHHH8xI", data, position)
         name = data[position + ENTRY_SIZE : position + ENTRY_SIZE + name_size].decode("ascii")

@@ -296,7 +296,10 @@ def ensure_scratch(snapshotter: Snapshotter, key: str, size: Union[int, str]) ->
     Raises NotFound, FailedPrecondition (not active, no scratch), InvalidArgument (size).
     """
     wanted = parse_size(size, "size")
-    before = snapshotter.scratch(key)
+    try:
+        before = snapshotter.scratch(key)
+    except NotFound as error:
+        raise error.prefixed(f'"{key}"') from None
     change = _Change(snapshotter, key)
     if snapshotter.stat(key).kind != ACTIVE or before is None:
         # The strict operation says what is wrong.

@@ -36,6 +36,7 @@ import os
 import struct
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
+from ..durable import sync_directory
 from ..errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -94,7 +95,7 @@ _DATA_SECTOR_SIGNATURE = b"data"
 # Windows and QEMU make logs of 1 MiB. The limits keep a hostile file from costing
 # minutes: the log is checked in Python, and zeroing is for metadata, of which the
 # BAT of a 64 TiB disk (513 MiB) is the largest.
-_MAX_LOG_LENGTH = 16 * MIB
+_MAX_LOG_LENGTH = 4 * MIB
 _MAX_ZEROED = 1024 * MIB
 # 2.5.1
 _BAT_ENTRY_SIZE = 8
@@ -365,7 +366,7 @@ def new_disk_file(path: str, doing: str, needed: int) -> Iterator[BinaryIO]:
             created = True
             yield file
             os.fsync(file.fileno())
-        _sync_directory(os.path.dirname(os.path.abspath(path)))
+        sync_directory(os.path.dirname(os.path.abspath(path)))
     except BaseException as error:
         if created:
             with contextlib.suppress(OSError):
@@ -377,17 +378,6 @@ def new_disk_file(path: str, doing: str, needed: int) -> Iterator[BinaryIO]:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync_directory(path: str) -> None:
-    """Make a new name in a directory durable. NTFS journals names, and Windows opens no directories."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:

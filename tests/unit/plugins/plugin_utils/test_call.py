@@ -237,7 +237,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(payload, tmp_path, obsta
 
 
 def test_many_controllers_at_once(payload, tmp_path):
-    nodes = [Node(sys.executable, tmp_path / "cache") for _ in range(6)]
+    nodes = [Node(sys.executable, tmp_path / "cache") for _node in range(6)]
     replies = []
     threads = [threading.Thread(target=lambda node=node: replies.append(node.call())) for node in nodes]
     for thread in threads:

@@ -354,7 +354,7 @@ def test_scratch(task: Task) -> None:
     assert done.result["scratch"]["virtual_size"] == 60 * GIB
     assert done.result["actions"] == ["grow a"]
     assert not task(ensure_scratch, "a", "30GB").changed
-    task.fails(NotFound, "snapshot does not exist", ensure_scratch, "nothing", "60GB")
+    task.fails(NotFound, '"nothing": snapshot does not exist', ensure_scratch, "nothing", "60GB")
     task.fails(
         FailedPrecondition,
         '"base" is a committed snapshot; only the scratch disk of an active snapshot can grow',

@@ -30,7 +30,7 @@ def shared(options):
 
 
 def test_each_module_has_an_action_plugin():
-    assert MODULES == sorted(path.stem for path in (COLLECTION / "plugins" / "action").glob("*.py"))
+    assert sorted(path.stem for path in (COLLECTION / "plugins" / "action").glob("*.py")) == MODULES
 
 
 def test_the_action_group_holds_all_modules():
