@@ -66,6 +66,8 @@ class Snapshotter:
         self.warnings: List[str] = []
         self.rehearsing = rehearse
         self._metadata: Optional[Metastore] = None
+        # While there is no store, an empty one in memory answers.
+        self._stand_in = False
         self._closed = False
         if os.path.lexists(self.root) and not os.path.isdir(self.root):
             raise FailedPrecondition(
@@ -101,13 +103,14 @@ class Snapshotter:
                 finally:
                     with_store.close()
             return self._metadata
-        if self._metadata is not None and (not create or os.path.exists(path)):
-            return self._metadata
-        if create:
-            self._make_directories()
-        if self._metadata is not None:
-            self._metadata.close()
-        self._metadata = Metastore(path, create=create)
+        there = os.path.exists(path)
+        if self._metadata is None or (self._stand_in and (create or there)):
+            if create:
+                self._make_directories()
+            if self._metadata is not None:
+                self._metadata.close()
+            self._metadata = Metastore(path, create=create)
+            self._stand_in = not (create or there)
         return self._metadata
 
     def _make_directories(self) -> None:
@@ -193,7 +196,8 @@ class Snapshotter:
     def _create(self, kind: str, key: str, parent: str, labels: Mapping[str, str]) -> List[Mount]:
         check_key(key, "key")
         label_rules.validate(labels)
-        metadata = self._open(create=True)
+        # A store that is not there has no parents: it is made only for what can succeed.
+        metadata = self._open(create=not parent)
         snapshot: Optional[Snapshot] = None
         try:
             with metadata.write() as tx:

@@ -266,6 +266,8 @@ def test_reading_creates_nothing(root: str) -> None:
             operation("nothing")
     with pytest.raises(NotFound):
         store.commit("x", "nothing")
+    with pytest.raises(NotFound):
+        store.prepare("x", "nothing")
     assert not os.path.exists(root)
 
 

@@ -1,0 +1,109 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lab nodes for tests, and a controller that plays against them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import yaml
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _action
+
+#: The directory that holds ansible_collections. Not resolved: in a checkout the collection is a link.
+COLLECTIONS = pathlib.Path(_action.__file__).parents[5]
+CHECKOUT = pathlib.Path(__file__).parents[2]
+
+
+class Lab:
+    """Two nodes, node1 by psrp and node2 by winrm, and the playbooks that use them."""
+
+    def __init__(self, directory, *options):
+        self.directory = directory
+        self.lab("up", "--nodes", "2", "--connection", "psrp,winrm", *options)
+        self.inventory = yaml.safe_load((directory / "inventory.yml").read_text())
+
+    def lab(self, *arguments):
+        command = [sys.executable, "-m", "lab", *arguments, "--directory", str(self.directory)]
+        subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+    def file(self, node, path):
+        """A file of a node's drive C:."""
+        return self.directory / node / "C" / path
+
+    def program(self, node, text):
+        """Put a program for /bin/sh on a node; its Windows path."""
+        path = self.file(node, "stand-in/python.exe")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return r"C:\stand-in\python.exe"
+
+    def payload(self, node):
+        """The payload that a node received last."""
+        return max(self.file(node, "Program Files/wcow/payload").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+    def requests(self):
+        """The access log so far: a list of requests for each node."""
+        found = {"node1": [], "node2": []}
+        for line in (self.directory / "access.jsonl").read_text().splitlines():
+            entry = json.loads(line)
+            if "received" in entry:
+                found[entry["node"]].append(entry)
+        return found
+
+    def start(self, *tasks, variables=None, name="play"):
+        """Start a playbook of these tasks. Failing tasks do not stop it."""
+        named = []
+        for number, task in enumerate(tasks):
+            named.append({"register": f"result_{number}", "ignore_errors": True, "ignore_unreachable": True, **task})
+        results = "[" + ", ".join(f"result_{number}" for number in range(len(tasks))) + "]"
+        shown = f"RESULTS {{{{ inventory_hostname }}}} {{{{ {results} | to_json | b64encode }}}}"
+        play = {"hosts": "windows", "gather_facts": False, "vars": variables or {}}
+        play["tasks"] = [*named, {"ansible.builtin.debug": {"msg": shown}}]
+        home = self.controller()
+        (home / f"{name}.yml").write_text(json.dumps([play]))
+        return self.ansible_playbook(home / f"{name}.yml")
+
+    def controller(self):
+        """The home of the controller, with the inventory in it."""
+        home = self.directory / "controller"
+        home.mkdir(exist_ok=True)
+        (home / "inventory.yml").write_text(yaml.safe_dump(self.inventory))
+        return home
+
+    def ansible_playbook(self, playbook, *options):
+        """Start ansible-playbook with a playbook that is there."""
+        home = self.controller()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        environment.update(
+            HOME=str(home),
+            LC_ALL="C.UTF-8",
+            ANSIBLE_HOME=str(home),
+            ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
+            ANSIBLE_NOCOLOR="1",
+        )
+        return subprocess.Popen(
+            [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", *options, str(playbook)],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def results(self, process):
+        """Wait for a playbook; the results of each node's tasks."""
+        output = process.communicate(timeout=120)[0]
+        found = re.findall(r"RESULTS (\w+) ([A-Za-z0-9+/=]+)", output)
+        assert len(found) == 2, output
+        return {node: json.loads(base64.b64decode(text)) for node, text in found}
+
+    def play(self, *tasks, **keywords):
+        return self.results(self.start(*tasks, **keywords))

@@ -1,0 +1,135 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the README and the documentation of the modules show, played against lab nodes over psrp and winrm."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+
+import pytest
+import yaml
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.modules import layer, scratch, snapshot, snapshot_info
+from ansible_collections.wcow.snapshotter.tests.integration.nodes import CHECKOUT, Lab
+
+from lab import sample
+
+GIB = 1024**3
+NODES = ("node1", "node2")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    started = Lab(tmp_path / "lab")
+    yield started
+    started.lab("down")
+
+
+def recap(output):
+    """The last lines of a play: for each node, its counts."""
+    found = re.findall(r"^(node\d) +: (.*)$", output, re.MULTILINE)
+    assert len(found) == 2, output
+    return {node: dict(re.findall(r"(\w+)=(\d+)", counts)) for node, counts in found}
+
+
+def play_demo(lab, *options):
+    process = lab.ansible_playbook(CHECKOUT / "playbooks" / "demo.yml", *options)
+    output = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, output
+    return recap(output), output
+
+
+def disk_sizes(lab, node):
+    snapshots = lab.file(node, "ProgramData/wcow-demo/snapshots")
+    return {path.parent.name: vhdx.read_info(path).virtual_size for path in snapshots.glob("*/sandbox.vhdx")}
+
+
+def test_the_demo(lab):
+    demo = ("-e", json.dumps({"demo_layer": str(lab.directory / "base.tar.gz")}))
+    counts, output = play_demo(lab, *demo, "--skip-tags", "remove")
+    for node in NODES:
+        assert int(counts[node]["changed"]) >= 7
+        assert sorted(disk_sizes(lab, node).values()) == [20 * GIB, 60 * GIB]
+    assert "had 40.00 GB and has 60.00 GB now" in output
+
+    counts, _ = play_demo(lab, *demo, "--skip-tags", "remove")
+    assert {counts[node]["changed"] for node in NODES} == {"0"}
+
+    # Check mode over what is there plans nothing either; the removal is planned and not done.
+    counts, _ = play_demo(lab, *demo, "--check", "--diff")
+    for node in NODES:
+        assert counts[node]["changed"] == "2"
+        assert len(disk_sizes(lab, node)) == 2
+
+    counts, _ = play_demo(lab, *demo, "--tags", "remove")
+    for node in NODES:
+        assert counts[node]["changed"] == "2"
+        assert list(lab.file(node, "ProgramData/wcow-demo/snapshots").iterdir()) == []
+
+
+def examples(module):
+    return [{key: value for key, value in task.items() if key != "register"} for task in yaml.safe_load(module.EXAMPLES)]
+
+
+def write_layer(path):
+    with tarfile.open(path, "w") as archive:
+        for name in ("Files", "Files/app"):
+            entry = tarfile.TarInfo(name)
+            entry.type = tarfile.DIRTYPE
+            archive.addfile(entry)
+        entry = tarfile.TarInfo("Files/app/app.ini")
+        entry.size = 4
+        archive.addfile(entry, io.BytesIO(b"x=1\n"))
+
+
+def test_the_examples_of_the_modules(lab):
+    """All examples, in the order in which they make sense together."""
+    files = lab.controller() / "files"
+    files.mkdir()
+    sample.write_layer(files / "servercore-ltsc2022.tar.gz")
+    for node in NODES:
+        image = lab.file(node, "images/app.tar")
+        image.parent.mkdir()
+        write_layer(image)
+    prepare, *others = examples(snapshot)
+    tasks = [*examples(layer), prepare, *examples(scratch), *examples(snapshot_info), *others]
+    for results in lab.play(*tasks).values():
+        for task, result in zip(tasks, results):
+            assert not result.get("failed"), (task["name"], result.get("msg"))
+        changed = [task["name"] for task, result in zip(tasks, results) if result["changed"]]
+        assert changed == [task["name"] for task in (*examples(layer), prepare, *examples(scratch), *others)]
+
+
+BAD_INPUT = (
+    ({"key": "x", "parent": "nowhere"}, "not_found", 'missing parent "nowhere"'),
+    ({"key": "x", "rootfs_size": "0"}, "invalid_argument", "a disk of 0 bytes cannot be made"),
+    ({"key": "x", "rootfs_size": "-1"}, "invalid_argument", "is not a size"),
+    ({"key": "x", "rootfs_size": "1e9"}, "invalid_argument", "is not a size"),
+    ({"key": "x", "rootfs_size": "40G B"}, "invalid_argument", "is not a size"),
+    ({"key": "x", "rootfs_size": "65TB"}, "invalid_argument", "larger than a VHDX can be"),
+    ({"key": "k" * 4097}, "invalid_argument", "key is 4097 bytes long"),
+    ({"key": "x", "labels": {"l": "v" * 4096}}, "invalid_argument", "greater than maximum size"),
+    ({"key": "x", "root": "relative"}, "invalid_argument", "is not absolute"),
+    ({"key": "x", "root": r"C:\a-file"}, "failed_precondition", "is a file, not a directory"),
+    ({"key": "x", "state": "there"}, "invalid_argument", "value of state must be one of"),
+    ({"key": "x", "unknown": 1}, "invalid_argument", "Unsupported parameters"),
+    ({"state": "committed", "key": "x"}, "invalid_argument", "name"),
+)
+
+
+def test_bad_input(lab):
+    for node in NODES:
+        lab.file(node, "a-file").write_text("")
+    tasks = [{"wcow.snapshotter.snapshot": options} for options, _, _ in BAD_INPUT]
+    tasks.append({"wcow.snapshotter.snapshot": {"key": "x"}, "environment": {"WCOW_EMULATED_FILESYSTEM": "FAT32"}})
+    for node, results in lab.play(*tasks).items():
+        for (options, code, message), result in zip(BAD_INPUT, results):
+            assert result["failed"], options
+            assert result["error"]["code"] == code, result
+            assert message in result["msg"]
+        assert "is not on an NTFS volume - only NTFS volumes are supported" in results[-1]["msg"]
+        assert not lab.file(node, "ProgramData/wcow").exists()
