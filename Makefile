@@ -116,6 +116,7 @@ test-pythons: $(VENV)/bin/python ## The tests of the core on every other Python 
 
 bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_metastore.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_wire.py
 
 clean: ## Remove everything that make made
 	rm -rf $(CACHE) .lab build

@@ -72,7 +72,9 @@ def test_the_demo(lab):
 
 
 def examples(module):
-    return [{key: value for key, value in task.items() if key != "register"} for task in yaml.safe_load(module.EXAMPLES)]
+    return [
+        {key: value for key, value in task.items() if key != "register"} for task in yaml.safe_load(module.EXAMPLES)
+    ]
 
 
 def write_layer(path):

@@ -11,4 +11,4 @@ from .dispatch import MAXIMUM_REQUEST, serve
 
 if __name__ == "__main__":
     # One byte more than allowed is enough to see that it is too long.
-    sys.exit(serve(sys.stdin.buffer.read(MAXIMUM_REQUEST + 1), None, sys.stdout.buffer))
+    raise SystemExit(serve(sys.stdin.buffer.read(MAXIMUM_REQUEST + 1), None, sys.stdout.buffer))

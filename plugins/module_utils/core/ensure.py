@@ -170,13 +170,15 @@ def _active_or_view(
             labels[label_rules.ROOTFS_SIZE_BYTES] = str(size)
         if uvm_scratch:
             labels[label_rules.UVM_SCRATCH] = "true"
-        if state == ACTIVE:
-            snapshotter.prepare(key, parent, labels)
-            change.did("prepare", key)
+        verb, make = ("prepare", snapshotter.prepare) if state == ACTIVE else ("view", snapshotter.view)
+        try:
+            make(key, parent, labels)
+        except AlreadyExists:
+            # Another task was quicker. If what it made is what is wanted here, that is a success.
+            found = snapshotter.stat(key)
         else:
-            snapshotter.view(key, parent, labels)
-            change.did("view", key)
-        return change.outcome(snapshot=describe(snapshotter, key))
+            change.did(verb, key)
+            return change.outcome(snapshot=describe(snapshotter, key))
     if found.kind != state or found.parent != parent:
         raise AlreadyExists(
             f'"{key}" is {_what(found)}, not {_article(state)} with parent "{parent}"; '
@@ -209,9 +211,16 @@ def _committed(
     if found is None:
         if not key:
             raise NotFound(f'"{name}" does not exist, and no key says which active snapshot to commit', name=name)
-        snapshotter.commit(name, key, labels, parent or "")
-        change.did("commit", name)
-        return change.outcome(snapshot=describe(snapshotter, name))
+        try:
+            snapshotter.commit(name, key, labels, parent or "")
+        except (AlreadyExists, NotFound):
+            # Another task was quicker, or the key was never there.
+            found = find(snapshotter, name)
+            if found is None:
+                raise
+        else:
+            change.did("commit", name)
+            return change.outcome(snapshot=describe(snapshotter, name))
     _refuse_other(found, parent)
     source = find(snapshotter, key) if key and key != name else None
     if source is not None and source.kind == ACTIVE:
@@ -251,7 +260,11 @@ def _absent(snapshotter: Snapshotter, name: str, recursive: bool) -> Outcome:
         doomed.extend(snapshotter.children(parent))
     change = _Change(snapshotter, *doomed)
     for leaf in reversed(doomed):
-        snapshotter.remove(leaf)
+        try:
+            snapshotter.remove(leaf)
+        except NotFound:
+            # Another task was quicker.
+            continue
         change.did("remove", leaf)
     return change.outcome(snapshot=None)
 
@@ -391,8 +404,13 @@ def ensure_layer(
                     f"cannot read {snapshotter.layers.presented(path)}: {error.strerror}"
                 ) from error
 
-        imported = snapshotter.import_layer(name, parent, labels or {}, unpack)
-        change.did("import", name)
+        try:
+            imported = snapshotter.import_layer(name, parent, labels or {}, unpack)
+        except AlreadyExists:
+            # Another task was quicker.
+            _refuse_other(snapshotter.stat(name), parent)
+        else:
+            change.did("import", name)
     if staged and not rehearsing:
         staging.discard(staged)
     layer = None if imported is None or rehearsing else imported._asdict()

@@ -295,7 +295,7 @@ class _Alphabet:
     def __init__(self, classes: List[Tuple[_Class, int]]) -> None:
         self._ranges = _RangeTable((one.ranges, bits) for one, bits in classes)
         self._folded = _RangeTable((one.folded, bits) for one, bits in classes)
-        self._folds = any(one.folded or any(item.folded for item in one.categories) for one, _ in classes)
+        self._folds = any(one.folded or any(item.folded for item in one.categories) for one, _targets in classes)
         self._categories = [(one.categories, bits) for one, bits in classes if one.categories]
         self._by_category: Dict[Tuple[str, ...], int] = {}
         self._negated = 0
@@ -413,8 +413,8 @@ def _merged(ranges: Iterable[Tuple[int, int]]) -> _Ranges:
 
 def _complement(ranges: _Ranges) -> _Ranges:
     """All characters outside of merged ranges."""
-    lows = [0] + [high + 1 for _, high in ranges]
-    highs = [low - 1 for low, _ in ranges] + [_MAX_CODE]
+    lows = [0] + [high + 1 for _low, high in ranges]
+    highs = [low - 1 for low, _high in ranges] + [_MAX_CODE]
     return tuple((low, high) for low, high in zip(lows, highs) if low <= high)
 
 
@@ -570,7 +570,7 @@ class _Parser:
 
     def _bad_group(self, start: int) -> RegexError:
         if self._pattern.startswith(("(?P<", "(?<"), start):
-            name, end, _ = self._pattern[start:].partition(">")
+            name, end, _rest = self._pattern[start:].partition(">")
             return self._error("invalid named capture", name + end)
         return self._error("invalid or unsupported Perl syntax", next(_BAD_GROUP.finditer(self._pattern, start))[0])
 
@@ -643,7 +643,7 @@ class _Parser:
             self._position += 2
             self._add(_ASSERTION, assertion)
         elif follower == "Q":
-            quoted, _, rest = self._pattern[self._position + 2 :].partition("\\E")
+            quoted, _end, rest = self._pattern[self._position + 2 :].partition("\\E")
             self._position = len(self._pattern) - len(rest)
             for char in quoted:
                 self._add_literal(ord(char))

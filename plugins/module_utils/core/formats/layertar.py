@@ -408,7 +408,7 @@ def _decimal(text: str, what: str) -> int:
 
 def _pax_time(text: str, name: str) -> int:
     """Nanoseconds since 1970 of pax's ``[-]seconds[.fraction]``; the sign is that of the whole."""
-    seconds, _, fraction = text[text.startswith("-") :].partition(".")
+    seconds, _point, fraction = text[text.startswith("-") :].partition(".")
     value = _decimal(seconds, f"entry {name!r} has a time") * _NANOSECONDS
     if fraction:
         value += _decimal(fraction[:9].ljust(9, "0"), f"entry {name!r} has a time")
@@ -437,7 +437,7 @@ def header(
     Content follows, then ``padding(size)``.
     """
     if kind == WHITEOUT:
-        directory, _, base = name.rpartition("/")
+        directory, _slash, base = name.rpartition("/")
         return _blocks(f"{directory}/{WHITEOUT_PREFIX}{base}", "0", 0, 0, 0, "", {})
     seconds, nanoseconds = divmod(mtime_ns, _NANOSECONDS)
     records = dict(pax or {})

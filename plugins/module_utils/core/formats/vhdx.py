@@ -261,7 +261,7 @@ def _crc_table() -> List[int]:
     table = []
     for byte in range(256):
         crc = byte
-        for _ in range(8):
+        for _bit in range(8):
             crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
         table.append(crc)
     return table
@@ -439,7 +439,7 @@ def _current_header(view: _View) -> _Header:
     valid = []
     for position in _HEADER_OFFSETS:
         raw = view.read(position, _HEADER_SIZE, "a header")
-        signature, _, *fields = _HEADER.unpack_from(raw)
+        signature, _checksum, *fields = _HEADER.unpack_from(raw)
         if signature == _HEADER_SIGNATURE and _checksum_matches(raw):
             valid.append(_Header(position, *fields))
     if not valid:
@@ -468,8 +468,8 @@ def _log_entry(log: bytes, length: int, offset: int, log_guid: bytes) -> Optiona
     wraps is contiguous. The checksum comes last: only one of the entries that
     claim a sector gets that far, which bounds the work on a hostile log.
     """
-    signature, _, entry_length, tail, sequence, count, _, guid, flushed, last = _LOG_ENTRY_HEADER.unpack_from(
-        log, offset
+    signature, _checksum, entry_length, tail, sequence, count, _reserved, guid, flushed, last = (
+        _LOG_ENTRY_HEADER.unpack_from(log, offset)
     )
     if signature != _LOG_ENTRY_SIGNATURE or guid != log_guid or sequence == 0:
         return None
@@ -566,7 +566,7 @@ def _regions(view: _View, header: _Header) -> Tuple[bytes, Dict[bytes, _Region]]
     """The first valid region table (2.2.3) and its entries by GUID."""
     for position in _REGION_TABLE_OFFSETS:
         table = view.read(position, _REGION_TABLE_SIZE, "a region table")
-        signature, _, count, _ = _REGION_TABLE_HEADER.unpack_from(table)
+        signature, _checksum, count, _reserved = _REGION_TABLE_HEADER.unpack_from(table)
         if signature == _REGION_TABLE_SIGNATURE and count <= _MAX_ENTRIES and _checksum_matches(table):
             break
     else:
@@ -604,14 +604,14 @@ def _metadata(view: _View, region: _Region) -> Dict[bytes, Tuple[int, bytes]]:
     if region.length < _METADATA_TABLE_SIZE:
         raise view.damaged("the metadata region is too small")
     table = view.read(region.offset, _METADATA_TABLE_SIZE, "the metadata table")
-    signature, _, count, _ = _METADATA_TABLE_HEADER.unpack_from(table)
+    signature, _reserved, count, _more_reserved = _METADATA_TABLE_HEADER.unpack_from(table)
     if signature != _METADATA_SIGNATURE or count > _MAX_ENTRIES:
         raise view.damaged("the metadata table is damaged")
     items: Dict[bytes, Tuple[int, bytes]] = {}
     seen = set()
     spans = []
     for index in range(count):
-        guid, offset, length, flags, _ = _METADATA_TABLE_ENTRY.unpack_from(
+        guid, offset, length, flags, _reserved = _METADATA_TABLE_ENTRY.unpack_from(
             table, _METADATA_TABLE_HEADER.size + index * _METADATA_TABLE_ENTRY.size
         )
         user = bool(flags & _IS_USER)
@@ -633,12 +633,12 @@ def _metadata(view: _View, region: _Region) -> Dict[bytes, Tuple[int, bytes]]:
         if known:
             position = region.offset + offset
             items[guid] = (position, view.read(position, least, label))
-    if sum(user for _, user in seen) > _MAX_USER_ITEMS:
+    if sum(user for _guid, user in seen) > _MAX_USER_ITEMS:
         raise view.damaged(f"it has more than {_MAX_USER_ITEMS} user metadata items")
     spans.sort()
     if any(left[1] > right[0] for left, right in zip(spans, spans[1:])):
         raise view.damaged("its metadata items overlap")
-    for guid, (label, _) in _METADATA_ITEMS.items():
+    for guid, (label, _flags) in _METADATA_ITEMS.items():
         if guid not in items and guid != _PARENT_LOCATOR_GUID:
             raise view.damaged(f"it has no {label} item")
     return items
@@ -710,7 +710,7 @@ def _load_stable(file: BinaryIO, name: str) -> _Disk:
     what was read under one and the same header belongs together. The length
     of the file is part of that, hence a new view after the header.
     """
-    for _ in range(_READ_ATTEMPTS):
+    for _attempt in range(_READ_ATTEMPTS):
         header = _current_header(_View(file, name))
         damage: Optional[FailedPrecondition] = None
         try:
@@ -873,7 +873,7 @@ def _finish_log(file: BinaryIO, header: _Header, updates: List[_Update], file_si
         for start in range(update.offset, min(update.offset + update.length, present), _ALIGNMENT):
             write_at(file, start, bytes(min(_ALIGNMENT, update.offset + update.length - start)))
     os.fsync(file.fileno())
-    for _ in _HEADER_OFFSETS:
+    for _header in _HEADER_OFFSETS:
         header = _write_header(file, header, log_guid=_NO_GUID)
 
 
@@ -917,7 +917,7 @@ def _end_of_structures(file: BinaryIO, disk: _Disk, name: str) -> int:
     after the end is damage, and to grow would make it worse.
     """
     end = disk.info.file_size
-    for _, piece in _nonzero_pieces(file, disk.bat.offset, _bat_entries(disk.info) * _BAT_ENTRY_SIZE):
+    for _offset, piece in _nonzero_pieces(file, disk.bat.offset, _bat_entries(disk.info) * _BAT_ENTRY_SIZE):
         entries = struct.unpack(f"<{len(piece) // _BAT_ENTRY_SIZE}Q", piece)
         present = (entry for entry in entries if entry & _BLOCK_STATE_MASK >= _PAYLOAD_BLOCK_FULLY_PRESENT)
         last = max(present, default=0) // _ALIGNMENT * _ALIGNMENT
@@ -935,7 +935,7 @@ def _place_bat(file: BinaryIO, disk: _Disk, grown: DiskInfo, name: str) -> Tuple
     needed = _bat_length(grown)
     # New entries have to read as zero: PAYLOAD_BLOCK_NOT_PRESENT. Nothing says that the unused
     # rest of the region does; if it does not, a new region is the simple way out.
-    rest_is_zero = not any(True for _ in _nonzero_pieces(file, disk.bat.offset + used, disk.bat.length - used))
+    rest_is_zero = not any(True for _piece in _nonzero_pieces(file, disk.bat.offset + used, disk.bat.length - used))
     if needed <= disk.bat.length and rest_is_zero:
         return disk.bat, _round_up(disk.info.file_size, _ALIGNMENT)
     end = _end_of_structures(file, disk, name)
@@ -1047,7 +1047,7 @@ def grow(path: StrPath, new_size: int) -> DiskInfo:
                     file.truncate(disk.info.file_size)
                 raise
             changes = {"log_guid": log_guid, "log_version": 0, "data_write_guid": _new_guid()}
-            for _ in _HEADER_OFFSETS:
+            for _header in _HEADER_OFFSETS:
                 header = _write_header(file, header, **changes)
             _finish_log(file, header, updates, file_size)
             return grown._replace(file_size=file_size, log_pending=False)

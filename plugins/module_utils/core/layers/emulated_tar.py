@@ -128,7 +128,7 @@ def _pack_tree(root: str, tree: filetree.Node, tombstones: Sequence[str], stream
 
 def _children(name: str, node: filetree.Node) -> List[Tuple[str, filetree.Node]]:
     """In reverse, since the last of a list is taken first."""
-    return [(f"{name}/{child.name}", child) for _, child in sorted(node.children.items(), reverse=True)]
+    return [(f"{name}/{child.name}", child) for _name, child in sorted(node.children.items(), reverse=True)]
 
 
 def _header(name: str, node: filetree.Node, kind: str = "", link: str = "") -> bytes:

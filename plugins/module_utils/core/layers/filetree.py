@@ -233,7 +233,7 @@ def sync(top: str) -> None:
     write its journal, and the many others find little left to do.
     """
     directories = [verbatim(top)]
-    for directory in directories:
+    for directory in iter(directories):  # the list grows on the way
         with os.scandir(directory) as entries:
             for entry in entries:
                 if _is_directory(os.lstat(entry.path)):
@@ -280,7 +280,7 @@ def usage(top: str) -> Usage:
     size, inodes = 0, 1
     seen = set()
     directories = [verbatim(top)]
-    for directory in directories:
+    for directory in iter(directories):  # the list grows on the way
         with os.scandir(directory) as entries:
             for entry in entries:
                 status = os.lstat(entry.path)
@@ -382,7 +382,7 @@ def _open_directory(path: str, parent: Optional[int] = None) -> int:
 def _empty_path(top: str) -> None:
     """Empty a directory where the system has no calls relative to a handle."""
     directories = [top]
-    for directory in directories:
+    for directory in iter(directories):  # the list grows on the way
         with os.scandir(directory) as entries:
             for entry in entries:
                 if _is_directory(os.lstat(entry.path)):

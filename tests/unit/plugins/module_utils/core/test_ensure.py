@@ -322,6 +322,49 @@ def test_absent_with_children(task: Task) -> None:
     assert store.walk() == []
 
 
+# -- races -------------------------------------------------------------------
+
+
+class Late(Snapshotter):
+    """A task that loses every race: another one does the same just before it changes anything."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root, EmulatedLayers())
+        self.rival = Snapshotter(root, EmulatedLayers())
+
+    def prepare(self, key: str, parent: str = "", labels: Any = None) -> Any:
+        self.rival.prepare(key, parent, labels)
+        return super().prepare(key, parent, labels)
+
+    def commit(self, name: str, key: str, labels: Any = None, parent: str = "") -> Any:
+        self.rival.commit(name, key, labels, parent)
+        return super().commit(name, key, labels, parent)
+
+    def remove(self, key: str) -> None:
+        self.rival.remove(key)
+        super().remove(key)
+
+
+def test_a_task_that_loses_a_race_finds_its_wish_fulfilled(store: Snapshotter) -> None:
+    late = Late(store.root)
+    prepared = ensure_snapshot(late, "active", key="a", parent="base", labels={"l": "1"}, rootfs_size="40GB")
+    assert (prepared.changed, prepared.result["snapshot"]["rootfs_size"]) == (False, 40 * GIB)
+    committed = ensure_snapshot(late, "committed", name="c", key="a")
+    assert (committed.changed, committed.result["snapshot"]["kind"]) == (False, "committed")
+    removed = ensure_snapshot(late, "absent", name="c")
+    assert (removed.changed, removed.result["snapshot"]) == (False, None)
+
+
+def test_a_task_that_loses_a_race_to_another_wish(store: Snapshotter) -> None:
+    class Rude(Late):
+        def prepare(self, key: str, parent: str = "", labels: Any = None) -> Any:
+            self.rival.view(key, parent)
+            return Snapshotter.prepare(self, key, parent, labels)
+
+    with pytest.raises(AlreadyExists, match='"a" is a view with parent "base", not an active snapshot'):
+        ensure_snapshot(Rude(store.root), "active", key="a", parent="base")
+
+
 # -- options -----------------------------------------------------------------
 
 

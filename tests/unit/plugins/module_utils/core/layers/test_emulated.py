@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import errno
 import io
 import os
@@ -759,6 +760,8 @@ def test_destroy_of_a_tree_deeper_than_any_path(chain):
 
 def unprivileged(action):
     """Run in a process that is not root; the exit code says whether it went well."""
+    # Python itself may lie where only root can read, and loads a codec when it is first used.
+    codecs.lookup("ascii")
     child = os.fork()
     if child == 0:
         try:
