@@ -133,7 +133,7 @@ class Metastore:
             self._connection = self._open(location)
 
     def _open(self, location: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(location, timeout=BUSY_TIMEOUT, isolation_level=None)
+        connection = sqlite3.connect(_uri(location), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = FULL")
@@ -219,6 +219,24 @@ class Metastore:
         """Make sure that no id up to ``last`` is given out again."""
         with self.write() as tx:
             tx.burn(last)
+
+
+def _uri(path: str) -> str:
+    """How SQLite is to open ``path``.
+
+    On a read-only volume it cannot make the side files that it wants even for
+    reading. There nobody else writes either, so it may do without, provided
+    that the last writer left nothing in the write-ahead log.
+    """
+    if path == ":memory:":
+        return path
+    from urllib.parse import quote
+
+    options = ""
+    log = path + "-wal"
+    if not os.access(os.path.dirname(path), os.W_OK) and not (os.path.exists(log) and os.path.getsize(log)):
+        options = "?immutable=1"
+    return "file:" + quote(path.replace(os.sep, "/")) + options
 
 
 class _Translated:

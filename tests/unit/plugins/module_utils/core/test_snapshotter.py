@@ -299,19 +299,41 @@ def test_root_on_another_file_system(root: str, monkeypatch: pytest.MonkeyPatch)
     assert not os.path.exists(root)
 
 
-def test_root_is_read_only(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mode of a directory does not stop root, so the refusal of the system is played."""
+@pytest.fixture
+def small_volume(tmp_path: Any) -> Iterator[str]:
+    """A file system that is soon full."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
+    yield str(place)
+    subprocess.run(["umount", str(place)], check=True)
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "mkdir", refuse)
-        with pytest.raises(
-            FailedPrecondition, match="failed to create snapshot dir .*: Read-only file system; is the volume read-only"
-        ):
-            store.prepare("a", "base")
-    assert [info.name for info in store.walk()] == ["base"]
+def test_root_is_read_only(small_volume: str) -> None:
+    store = Snapshotter(os.path.join(small_volume, "root"), EmulatedLayers())
+    store.prepare("b", "")
+    store.commit("base", "b")
+    store.prepare("a", "base")
+    store.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_volume], check=True)
+    store = Snapshotter(store.root, EmulatedLayers())
+    assert [info.name for info in store.walk()] == ["a", "base"]
+    assert store.usage("a").size > 0
+    for operation in (
+        lambda: store.prepare("c", "base"),
+        lambda: store.view("v", "base"),
+        lambda: store.commit("c", "a"),
+        lambda: store.update("a", {"l": "1"}),
+        lambda: store.grow_scratch("a", 40 * GIB),
+        lambda: store.remove("a"),
+    ):
+        with pytest.raises(FailedPrecondition, match="(?i)read-only"):
+            operation()
+    store.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no mode bits")
@@ -352,20 +374,6 @@ def test_metadata_of_a_newer_version(store: Snapshotter) -> None:
 
 
 # -- failures and left-overs -------------------------------------------------
-
-
-@pytest.fixture
-def small_volume(tmp_path: Any) -> Iterator[str]:
-    """A file system that is soon full."""
-    place = tmp_path / "volume"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
-    yield str(place)
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_no_space_while_copying_the_template(small_volume: str) -> None:
