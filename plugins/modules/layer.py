@@ -17,7 +17,7 @@ description:
   - A file of the controller is sent only if the snapshot does not exist yet. An upload that broke off is continued by
     the next run.
 author:
-  - wcow.snapshotter maintainers (@wcow-snapshotter)
+  - wcow.snapshotter maintainers (!UNKNOWN)
 extends_documentation_fragment:
   - wcow.snapshotter.node
   - wcow.snapshotter.node.attributes

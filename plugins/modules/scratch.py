@@ -13,7 +13,7 @@ description:
   - States that the scratch disk of an active snapshot, which a container sees as C(C:), has at least this size. A
     larger disk is left as it is; a disk never shrinks.
 author:
-  - wcow.snapshotter maintainers (@wcow-snapshotter)
+  - wcow.snapshotter maintainers (!UNKNOWN)
 extends_documentation_fragment:
   - wcow.snapshotter.node
   - wcow.snapshotter.node.attributes

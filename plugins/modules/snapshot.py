@@ -14,7 +14,7 @@ description:
   - Snapshots have the meaning that containerd gives them. An active snapshot is writable, a view is read-only, and
     both are known by their O(key). A committed snapshot is known by its O(name) and may be the parent of others.
 author:
-  - wcow.snapshotter maintainers (@wcow-snapshotter)
+  - wcow.snapshotter maintainers (!UNKNOWN)
 extends_documentation_fragment:
   - wcow.snapshotter.node
   - wcow.snapshotter.node.attributes

@@ -12,7 +12,7 @@ version_added: 0.1.0
 description:
   - Returns snapshots by name, by filters or all of them, with disk usage, mounts and scratch disks on request.
 author:
-  - wcow.snapshotter maintainers (@wcow-snapshotter)
+  - wcow.snapshotter maintainers (!UNKNOWN)
 extends_documentation_fragment:
   - wcow.snapshotter.node
   - wcow.snapshotter.node.attributes_info
