@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A committed snapshot that is imported from a layer tar: ``ensure_layer`` of the core."""
+"""A committed snapshot is imported from a layer tar, or exported to one: ``ensure_layer``, ``ensure_export``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.layer"
     operation = "ensure_layer"
-    returned = ("snapshot", "layer", "actions")
+    returned = ("snapshot", "layer", "dest", "actions")
     options = {
-        "state": {"type": "str", "choices": ["imported"], "default": "imported"},
+        "state": {"type": "str", "choices": ["imported", "exported"], "default": "imported"},
         "name": {"type": "str", "required": True},
-        "src": {"type": "str", "required": True},
+        "src": {"type": "str"},
         "remote_src": {"type": "bool", "default": False},
         "parent": {"type": "str"},
         "labels": {"type": "dict"},
         "digest": {"type": "str"},
+        "dest": {"type": "str"},
+        "force": {"type": "bool", "default": False},
     }
+    required_if = (("state", "imported", ("src",)), ("state", "exported", ("dest",)))
 
     def perform(self, options: Dict[str, Any]) -> Dict[str, Any]:
         arguments = {name: value for name, value in given(options).items() if name not in ("state", "remote_src")}
+        if options["state"] == "exported":
+            return self.ask("ensure_export", arguments)
         if options["remote_src"]:
             return self.ask(self.operation, arguments)
         plan = self.ask(self.operation, {**arguments, "src": UNSENT}, check_mode=True)

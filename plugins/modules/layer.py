@@ -7,11 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: layer
-short_description: Import a layer of a Windows container image as a committed snapshot
+short_description: Import and export layers of Windows container images
 version_added: 0.1.0
 description:
   - States that a committed snapshot exists; if it does not, it is made from a layer tar of an OCI image, plain or
     gzipped.
+  - Or states that the layer of a committed snapshot exists as a tar on the node. The same layer gives the same bytes.
   - An archive whose entries leave the layer, by name or by link, or are of a type that no Windows layer has is
     refused as a whole, and nothing is left behind.
   - A file of the controller is sent only if the snapshot does not exist yet. An upload that broke off is continued by
@@ -23,9 +24,11 @@ extends_documentation_fragment:
   - wcow.snapshotter.node.attributes
 options:
   state:
-    description: With V(imported), the layer is a committed snapshot of the store.
+    description:
+      - With V(imported), the layer is a committed snapshot of the store; O(src) is required.
+      - With V(exported), the layer tar O(dest) exists on the node; it is written if it does not.
     type: str
-    choices: [imported]
+    choices: [imported, exported]
     default: imported
   name:
     description: The name of the committed snapshot, at most 4096 bytes.
@@ -36,7 +39,6 @@ options:
       - The layer tar. A relative path on the controller is looked for as M(ansible.builtin.copy) does, first in
         C(files).
     type: str
-    required: true
   remote_src:
     description: Whether O(src) is a path on the node rather than on the controller.
     type: bool
@@ -57,6 +59,15 @@ options:
         configuration it is the layer's entry in C(diff_ids).
       - It is verified when the layer is imported, before the snapshot exists.
     type: str
+  dest:
+    description:
+      - The file on the node that O(state=exported) wants, an absolute path. Its directory must exist. If it ends in
+        C(.gz), it is gzipped.
+    type: str
+  force:
+    description: Whether a file that exists at O(dest) is written anew.
+    type: bool
+    default: false
 seealso:
   - module: wcow.snapshotter.snapshot
   - name: Image Layer Filesystem Changeset
@@ -78,13 +89,19 @@ EXAMPLES = r"""
     remote_src: true
     labels:
       team: blue
+
+- name: Export it on the node
+  wcow.snapshotter.layer:
+    name: app
+    state: exported
+    dest: C:\images\app-copy.tar.gz
 """
 
 RETURN = r"""
 snapshot:
   description: The committed snapshot as it is now, or would be in check mode, as M(wcow.snapshotter.snapshot) returns
     it.
-  returned: success
+  returned: O(state=imported)
   type: dict
   sample:
     kind: committed
@@ -97,14 +114,19 @@ snapshot:
     rootfs_size: null
     mounts: []
 layer:
-  description: The import, V(none) if none was made. C(size) counts the bytes of the uncompressed tar, C(entries) its
-    entries, and C(digest) is its SHA-256.
+  description: The import or export, V(none) if none was made. C(size) counts the bytes of the uncompressed tar, and
+    C(digest) is its SHA-256; C(entries) counts its entries, on import only.
   returned: success
   type: dict
   sample:
     size: 10485760
     digest: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     entries: 1234
+dest:
+  description: The file that was asked for.
+  returned: O(state=exported)
+  type: str
+  sample: C:\images\app-copy.tar.gz
 actions:
   description: What was done, or would be in check mode, in order. Empty if nothing was to do.
   returned: success

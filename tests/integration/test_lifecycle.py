@@ -13,7 +13,7 @@ import tarfile
 import pytest
 import yaml
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
-from ansible_collections.wcow.snapshotter.plugins.modules import layer, scratch, snapshot, snapshot_info
+from ansible_collections.wcow.snapshotter.plugins.modules import layer, mount, scratch, snapshot, snapshot_info
 from ansible_collections.wcow.snapshotter.tests.integration.nodes import CHECKOUT, Lab
 
 from lab import sample
@@ -98,12 +98,13 @@ def test_the_examples_of_the_modules(lab):
         image.parent.mkdir()
         write_layer(image)
     prepare, *others = examples(snapshot)
-    tasks = [*examples(layer), prepare, *examples(scratch), *examples(snapshot_info), *others]
+    mounting = [{key: value for key, value in task.items() if key != "when"} for task in examples(mount)]
+    tasks = [*examples(layer), prepare, *examples(scratch), *examples(snapshot_info), *mounting, *others]
     for results in lab.play(*tasks).values():
         for task, result in zip(tasks, results):
             assert not result.get("failed"), (task["name"], result.get("msg"))
         changed = [task["name"] for task, result in zip(tasks, results) if result["changed"]]
-        assert changed == [task["name"] for task in (*examples(layer), prepare, *examples(scratch), *others)]
+        assert changed == [task["name"] for task in (*examples(layer), prepare, *examples(scratch), *mounting, *others)]
 
 
 BAD_INPUT = (

@@ -59,9 +59,11 @@ class _Session:
 
 def _open_layers(name: str) -> Any:
     if name == "windows" or (name == "auto" and os.name == "nt"):
-        raise NotImplementedHere(
-            "the windows layer store is not part of this release; layers: emulated works on every host"
-        )
+        if os.name != "nt":
+            raise NotImplementedHere("layers: windows works on Windows only; leave layers out, or say emulated")
+        from .layers.windows import WindowsLayers
+
+        return WindowsLayers()
     from .layers.emulated import EmulatedLayers
 
     return EmulatedLayers()
@@ -195,6 +197,18 @@ def _ensure_layer(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
     return ensure.ensure_layer(session.snapshotter, **arguments)
 
 
+def _ensure_mount(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
+    from . import ensure
+
+    return ensure.ensure_mount(session.snapshotter, **arguments)
+
+
+def _ensure_export(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
+    from . import ensure
+
+    return ensure.ensure_export(session.snapshotter, **arguments)
+
+
 def _stage(session: _Session, digest: str, size: int, offset: Optional[int] = None) -> Tuple[bool, Any]:
     import io
 
@@ -249,6 +263,8 @@ OPERATIONS: Dict[str, Operation] = {
     "ensure_layer": Operation(
         _ensure_layer, {"name": "text!", "src": "source!", "parent": "text", "labels": "labels", "digest": "text"}
     ),
+    "ensure_mount": Operation(_ensure_mount, {"state": "text!", "key": "text", "target": "text"}),
+    "ensure_export": Operation(_ensure_export, {"name": "text!", "dest": "text!", "force": "flag"}),
     "stage": Operation(_stage, {"digest": "text!", "size": "count!", "offset": "count"}),
     "unstage": Operation(_unstage, {"digest": "text!"}),
 }

@@ -11,11 +11,15 @@ writes nothing, so that the plan is the same by construction.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Union
+import zlib
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Union, cast
 
 from . import labels as label_rules
-from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from .durable import sync_directory
+from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from .layers.base import ImportResult
 from .model import ACTIVE, COMMITTED, VIEW, Info
 from .sizes import parse_size
@@ -24,6 +28,8 @@ from .staging import Staging
 
 ABSENT = "absent"
 STATES = (ACTIVE, VIEW, COMMITTED, ABSENT)
+MOUNTED = "mounted"
+UNMOUNTED = "unmounted"
 
 
 class Outcome(NamedTuple):
@@ -431,3 +437,132 @@ def _unpack(
             digest=result.digest,
         )
     return result
+
+
+def ensure_export(snapshotter: Snapshotter, name: str, dest: str, force: bool = False) -> Outcome:
+    """The file ``dest`` on the node exists; if not, the layer of the committed ``name`` is written there.
+
+    An OCI layer tar, gzipped if ``dest`` ends in ``.gz``; the same layer gives
+    the same bytes. With ``force`` a file that exists is replaced. Raises
+    NotFound, FailedPrecondition (not committed, or no place for the file),
+    Unavailable.
+    """
+    path = snapshotter.layers.native(dest)
+    actions: List[str] = []
+    layer = None
+    there = os.path.lexists(path)
+    info = snapshotter.stat(name)
+    if info.kind != COMMITTED:
+        raise FailedPrecondition(f'"{name}" is {_what(info)}; only a committed snapshot is a layer', name=name)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise FailedPrecondition(f"the directory of {dest} does not exist on the node; make it first")
+    if os.path.isdir(path):
+        raise FailedPrecondition(f"{dest} is a directory on the node; name the file to write")
+    if force or not there:
+        if not snapshotter.rehearsing:
+            layer = _export(snapshotter, name, path, dest)
+        actions.append(f"export {name}")
+    diff = {"before": {dest: "present" if there else "absent"}, "after": {dest: "present"}}
+    return Outcome(bool(actions), {"layer": layer, "dest": dest, "actions": actions, "diff": diff})
+
+
+def _export(snapshotter: Snapshotter, name: str, path: str, dest: str) -> Dict[str, Any]:
+    """Write the tar beside its place and rename it into it."""
+    draft = f"{path}.{os.getpid()}.new"
+    try:
+        try:
+            with open(draft, "xb") as file:
+                plain = _Digesting(file, compress=path.endswith(".gz"))
+                snapshotter.export_layer(name, cast(BinaryIO, plain))
+                plain.finish()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            sync_directory(os.path.dirname(path))
+        except BaseException:
+            if os.path.lexists(draft):
+                os.unlink(draft)
+            raise
+    except OSError as error:
+        raise Unavailable(f"cannot write {dest} on the node: {error.strerror}") from error
+    return {"digest": plain.digest, "size": plain.size}
+
+
+class _Digesting(io.RawIOBase):
+    """A stream to write a tar to: counts and hashes the plain bytes, gzips them on the way if asked."""
+
+    def __init__(self, file: BinaryIO, compress: bool) -> None:
+        super().__init__()
+        self.size = 0
+        self._file = file
+        self._hash = hashlib.sha256()
+        # A fixed header: the same tar is the same file.
+        self._gzip = zlib.compressobj(6, zlib.DEFLATED, 31) if compress else None
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        self._hash.update(data)
+        self._file.write(self._gzip.compress(data) if self._gzip else data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Write what the compressor still holds."""
+        if self._gzip:
+            self._file.write(self._gzip.flush())
+        self._file.flush()
+
+
+# -- mount -------------------------------------------------------------------
+
+
+def ensure_mount(snapshotter: Snapshotter, state: str, key: str = "", target: str = "") -> Outcome:
+    """The active snapshot or view ``key`` is ``mounted`` at ``target``, or ``unmounted``.
+
+    ``unmounted`` takes one of both: the target, or the key, which is then
+    unmounted wherever it is. Raises InvalidArgument for options that do not go
+    together, NotFound, and what ``Snapshotter.mount`` and ``unmount`` raise.
+    """
+    if state not in (MOUNTED, UNMOUNTED):
+        raise InvalidArgument(f"state {state!r} is none of {MOUNTED}, {UNMOUNTED}")
+    if state == MOUNTED and not (key and target):
+        raise InvalidArgument("state=mounted needs key and target")
+    if state == UNMOUNTED and bool(key) == bool(target):
+        raise InvalidArgument("state=unmounted needs exactly one of key and target")
+    if state == MOUNTED:
+        return _mounted(snapshotter, key, target)
+    layers = snapshotter.layers
+    if target:
+        targets = [target] if layers.mounted_layer(layers.native(target)) else []
+    else:
+        targets = [] if find(snapshotter, key) is None else snapshotter.mounted_at(key)
+    for place in targets:
+        snapshotter.unmount(place)
+    diff = {"before": dict.fromkeys(targets, "mounted"), "after": dict.fromkeys(targets, "unmounted")}
+    actions = [f"unmount {place}" for place in targets]
+    return Outcome(bool(targets), {"mount": None, "actions": actions, "diff": diff})
+
+
+def _mounted(snapshotter: Snapshotter, key: str, target: str) -> Outcome:
+    try:
+        info = snapshotter.stat(key)
+    except NotFound as error:
+        raise error.prefixed(f'"{key}"') from None
+    if info.kind == COMMITTED:
+        raise FailedPrecondition(f'"{key}" is {_what(info)}; mount a view of it instead', key=key)
+    before = snapshotter.is_mounted(key, target)
+    if not before:
+        snapshotter.mount(key, target)
+    return Outcome(
+        not before,
+        {
+            "mount": {"key": key, "target": target, "read_only": info.kind == VIEW},
+            "actions": [] if before else [f"mount {key}"],
+            "diff": {"before": {target: key if before else None}, "after": {target: key}},
+        },
+    )

@@ -25,7 +25,7 @@ A mark in the metadata whose lock is free belongs to a process that died.
 from __future__ import annotations
 
 import os
-from typing import Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import BinaryIO, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from . import labels as label_rules
 from . import model
@@ -37,6 +37,9 @@ from .metastore import Metastore, Transaction, check_key
 from .model import ACTIVE, COMMITTED, VIEW, Info, Mount, Snapshot, Usage
 
 METADATA_FILE = "metadata.sqlite3"
+
+# winerror.h; so Windows refuses to rename a directory in which a file is open.
+_ERROR_ACCESS_DENIED = 5
 
 
 def is_unpack_key(key: str) -> bool:
@@ -254,7 +257,7 @@ class Snapshotter:
         try:
             if os.path.lexists(directory):
                 os.rename(directory, self._aside(number))
-                self.layers.destroy(self._aside(number))
+                self.layers.discard(self._aside(number))
             metadata.burn(number)
         except (OSError, SnapshotterError) as error:
             # The directory itself keeps the id from being used again.
@@ -314,9 +317,9 @@ class Snapshotter:
 
     def _convert(self, key: str, info: Info, parents: List[str]) -> Usage:
         directory = self._directory(info.id)
+        self._refuse_if_mounted(key, directory, "commit")
         if self.rehearsing:
             return Usage(0, 0)
-        self._refuse_if_mounted(key, directory, "commit")
         if not is_unpack_key(key):
             self.layers.convert(directory, parents)
         try:
@@ -396,7 +399,8 @@ class Snapshotter:
                     if lock is None:
                         raise self._busy(key, holder)
                     self._recover(number, kind)
-                    self._refuse_if_mounted(key, self._directory(number), "remove")
+                self._refuse_if_mounted(key, self._directory(number), "remove")
+                if not self.rehearsing:
                     self._set_aside(number)
         except BaseException:
             if lock is not None:
@@ -411,7 +415,14 @@ class Snapshotter:
     def _set_aside(self, number: int) -> None:
         directory = self._directory(number)
         try:
-            os.rename(directory, self._aside(number))
+            try:
+                os.rename(directory, self._aside(number))
+            except PermissionError as error:
+                if getattr(error, "winerror", None) != _ERROR_ACCESS_DENIED:
+                    raise
+                # A process that died may have left the layer attached.
+                self.layers.release(directory)
+                os.rename(directory, self._aside(number))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -507,7 +518,7 @@ class Snapshotter:
                 self.layers.create_base(draft)
             os.rename(draft, directory)
         except BaseException:
-            self.layers.destroy(draft)
+            self.layers.discard(draft)
             raise
         sync_directory(os.path.dirname(directory))
 
@@ -518,6 +529,35 @@ class Snapshotter:
         """
         if not self.rehearsing:
             self.layers.unmount(self.layers.native(target))
+
+    def mounted_at(self, key: str) -> List[str]:
+        """Where a snapshot is mounted, as users write paths. Raises NotFound."""
+        return [self.layers.presented(target) for target in self.layers.mounted_at(self._located(self.stat(key)))]
+
+    def is_mounted(self, key: str, target: str) -> bool:
+        """Whether ``key`` is mounted at ``target``. Raises NotFound, InvalidArgument (``target`` is not absolute)."""
+        return self.layers.presented(self.layers.native(target)) in self.mounted_at(key)
+
+    # -- exporting -----------------------------------------------------------
+
+    def export_layer(self, name: str, stream: BinaryIO) -> None:
+        """Write the layer of a committed snapshot as an OCI layer tar.
+
+        Raises NotFound, FailedPrecondition (not committed), Unavailable
+        (another process works on it).
+        """
+        with self._open().write() as tx:
+            info = tx.get_info(name).info
+            if info.kind != COMMITTED:
+                raise FailedPrecondition(
+                    f'snapshot "{name}" is {_a(info.kind)}; only a committed one is a layer', name=name
+                )
+            numbers = tx.parent_ids(info.parent)
+            lock = self._lock(tx, name, info.id)
+            for number in (info.id, *numbers):
+                self._recover(number, COMMITTED)
+        with lock:
+            self.layers.export_layer(self._directory(info.id), self._directories(numbers), stream)
 
     # -- directories and locks -----------------------------------------------
 
@@ -638,7 +678,7 @@ def _os_error(error: OSError, what: str) -> SnapshotterError:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return Unavailable(f"{what}: no space left on the volume; free some and run the task again")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return FailedPrecondition(
-            f"{what}: {error.strerror}; is the volume read-only, or the task run without administrator rights?"
-        )
+        # Windows says the same to renaming a directory in which a file is open.
+        reason = "is a file in it open, or" if os.name == "nt" else "is the volume read-only, or"
+        return FailedPrecondition(f"{what}: {error.strerror}; {reason} the task run without administrator rights?")
     return FailedPrecondition(f"{what}: {error.strerror}")

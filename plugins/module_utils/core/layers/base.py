@@ -181,10 +181,28 @@ class LayerStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    def mounted_layer(self, target: str) -> Optional[str]:
+        """The layer directory that is mounted at ``target``, None if there is none.
+
+        A mount that a dead process or a restart of the host left half made or
+        half undone counts: ``unmount`` has something to do.
+        """
+
+    @abc.abstractmethod
     def mounted_at(self, directory: str) -> List[str]:
         """The targets where this layer directory is mounted now (native paths)."""
 
     # -- the end -------------------------------------------------------------
+
+    def release(self, directory: str) -> None:  # noqa: B027 - a store that attaches nothing has nothing to do
+        """Let go of a layer directory that cannot be renamed because a dead process left it attached.
+
+        Without effect on one that is not attached.
+        """
+
+    def discard(self, directory: str) -> None:
+        """Delete a layer directory in the making, that nobody ever used as a layer. As ``destroy`` otherwise."""
+        self.destroy(directory)
 
     @abc.abstractmethod
     def destroy(self, directory: str) -> None:

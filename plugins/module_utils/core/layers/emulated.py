@@ -314,6 +314,10 @@ class EmulatedLayers(LayerStore):
         if os.path.isdir(directory):
             _write_json(os.path.join(directory, MOUNTS), self.mounted_at(directory))
 
+    def mounted_layer(self, target: str) -> Optional[str]:
+        record = _read_json(_record_path(os.path.abspath(target)))
+        return record["directory"] if record else None
+
     def mounted_at(self, directory: str) -> List[str]:
         return [record["target"] for record in self._records(directory)]
 

@@ -81,6 +81,9 @@ class Rehearsal(LayerStore):
     def unmount(self, target: str) -> None:
         pass
 
+    def mounted_layer(self, target: str) -> Optional[str]:
+        return self._store.mounted_layer(target)
+
     def mounted_at(self, directory: str) -> List[str]:
         return self._store.mounted_at(directory)
 

@@ -15,7 +15,9 @@ import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import ensure
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.ensure import (
+    ensure_export,
     ensure_layer,
+    ensure_mount,
     ensure_scratch,
     ensure_snapshot,
     list_snapshots,
@@ -492,3 +494,74 @@ def test_a_refused_layer_leaves_nothing(store: Snapshotter, tmp_path: Any) -> No
     assert sorted(os.listdir(os.path.join(store.root, "snapshots"))) == before
     assert [info.name for info in store.walk()] == ["base"]
     assert not os.path.exists(os.path.join(store.root, "evil"))
+
+
+def test_export(task: Task, archive: str, tmp_path: Any) -> None:
+    ensure_layer(task.store, "os", archive)
+    dest = str(tmp_path / "out.tar")
+    done = task(ensure_export, "os", dest)
+    assert done.result["actions"] == ["export os"]
+    with open(dest, "rb") as file:
+        content = file.read()
+    assert done.result["layer"] == {"digest": "sha256:" + hashlib.sha256(content).hexdigest(), "size": len(content)}
+    with tarfile.open(dest) as tar:
+        assert "Files/Windows/win.ini" in tar.getnames()
+
+    # The same layer, the same bytes: through gzip, and through another store.
+    import gzip
+
+    zipped = str(tmp_path / "out.tar.gz")
+    assert task(ensure_export, "os", zipped).changed
+    with gzip.open(zipped) as file:
+        assert file.read() == content
+    ensure_layer(task.store, "again", zipped, digest=done.result["layer"]["digest"])
+    again = ensure_export(task.store, "again", str(tmp_path / "again.tar"))
+    assert again.result["layer"] == done.result["layer"]
+
+    with open(dest, "wb") as file:
+        file.write(b"damaged")
+    assert not ensure_export(task.store, "os", dest).changed
+    assert ensure_export(task.store, "os", dest, force=True).result["layer"] == done.result["layer"]
+    assert sorted(os.listdir(tmp_path)) == ["again.tar", "layer.tar.gz", "out.tar", "out.tar.gz", "root"]
+
+
+def test_exports_that_are_refused(task: Task, tmp_path: Any) -> None:
+    task.store.prepare("a", "base")
+    dest = str(tmp_path / "x.tar")
+    task.fails(NotFound, "snapshot does not exist", ensure_export, "nothing", dest)
+    task.fails(FailedPrecondition, '"a" is an active snapshot .*; only a committed', ensure_export, "a", dest)
+    task.fails(FailedPrecondition, "does not exist on the node; make it first", ensure_export, "base", "/nowhere/x.tar")
+    task.fails(FailedPrecondition, "is a directory on the node", ensure_export, "base", str(tmp_path), force=True)
+
+
+# -- mount -------------------------------------------------------------------
+
+
+def test_mount(task: Task, tmp_path: Any) -> None:
+    target = str(tmp_path / "m")
+    task.store.prepare("a", "base")
+    done = task(ensure_mount, "mounted", "a", target)
+    assert done.result["mount"] == {"key": "a", "target": target, "read_only": False}
+    assert done.result["actions"] == ["mount a"]
+    with open(os.path.join(target, "hello"), "w") as file:
+        file.write("x")
+    task.fails(FailedPrecondition, "is mounted at", ensure_snapshot, "absent", key="a")
+    assert task(ensure_mount, "unmounted", target=target).result["actions"] == [f"unmount {target}"]
+    assert os.listdir(target) == []
+    assert task(ensure_snapshot, "committed", name="c", key="a").changed
+    assert task(ensure_snapshot, "view", key="v", parent="c").changed
+    assert task(ensure_mount, "mounted", "v", target).result["mount"]["read_only"]
+    assert os.listdir(target) == ["hello"]
+    assert task(ensure_mount, "unmounted", key="v").changed
+    assert not task(ensure_mount, "unmounted", key="nothing").changed
+
+
+def test_mounts_that_are_refused(task: Task, tmp_path: Any) -> None:
+    target = str(tmp_path / "m")
+    task.store.prepare("a", "base")
+    task.fails(InvalidArgument, "state 'on' is none of", ensure_mount, "on", "a", target)
+    task.fails(InvalidArgument, "state=mounted needs key and target", ensure_mount, "mounted", "a")
+    task.fails(InvalidArgument, "needs exactly one of key and target", ensure_mount, "unmounted", "a", target)
+    task.fails(NotFound, '"gone": snapshot does not exist', ensure_mount, "mounted", "gone", target)
+    task.fails(FailedPrecondition, '"base" is a committed .*; mount a view', ensure_mount, "mounted", "base", target)
+    task.fails(InvalidArgument, "is not absolute", ensure_mount, "mounted", "a", "here")

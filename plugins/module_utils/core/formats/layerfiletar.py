@@ -1,0 +1,232 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Records of a layer's files out of an OCI Windows layer tar and into one.
+
+The mapping is that of go-winio backuptar/tar.go and hcsshim pkg/ociwclayer.
+What a tar cannot say is lost there as it is with them: the flags of extended
+attributes, and alternate streams of all but plain files. Unlike theirs, a tar
+written here depends on the layer alone: when a file was last read, and last
+changed in any way, is a matter of the disk that it lies on (an export reads
+it), so both records are written with the time of the last writing.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import BinaryIO, Callable, Dict, Iterable, Iterator, Tuple
+
+from ..errors import InvalidArgument
+from . import eas, layertar, reparse, securitydescriptor
+from .layerfile import (
+    DIRECTORY_ATTRIBUTE,
+    FileTimes,
+    LayerFile,
+    Records,
+    Stream,
+    from_nanoseconds,
+    to_nanoseconds,
+)
+from .ntfsnames import fault
+
+#: Keys of pax records, besides those of layertar (go-winio backuptar/tar.go).
+RAW_SECURITY = "MSWINDOWS.rawsd"
+SDDL_SECURITY = "MSWINDOWS.sd"
+MOUNT_POINT = "MSWINDOWS.mountpoint"
+EXTENDED_ATTRIBUTE = "MSWINDOWS.xattr."
+ACCESS_TIME = "atime"
+CHANGE_TIME = "ctime"
+
+# Types of Unix files, in the mode's bits that tar has no use for; the peer writes no permissions.
+_MODE_FILE = 0o100000
+_MODE_DIRECTORY = 0o40000
+_MODE_SYMLINK = 0o120000
+_MODE_HARD_LINK = 0o644
+
+_TIME = re.compile(r"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
+_UINT32_DIGITS = re.compile(r"[0-9]{1,10}")
+
+
+def read(reader: layertar.LayerReader, from_sddl: Callable[[str], bytes]) -> Records:
+    """The records of a layer tar.
+
+    ``from_sddl`` makes a security descriptor of a text in SDDL (MS-DTYP
+    2.5.1), which old layers have in place of the descriptor itself. Raises
+    InvalidArgument that names the entry.
+    """
+    entries = iter(reader)
+    entry = next(entries, None)
+
+    def streams(owner: layertar.Entry) -> Iterator[Stream]:
+        nonlocal entry
+        if owner.kind == layertar.FILE:
+            yield Stream("", owner.size, iter(reader.read, b""))
+        entry = next(entries, None)
+        while entry is not None and entry.kind == layertar.STREAM:
+            yield Stream(entry.link, entry.size, iter(reader.read, b""))
+            entry = next(entries, None)
+
+    while entry is not None:
+        following = streams(entry)
+        try:
+            file = _record(entry, following, from_sddl)
+        except InvalidArgument as error:
+            raise error.prefixed(f"entry {entry.name!r} is refused") from None
+        yield file
+        for _ in following:
+            pass
+
+
+def write(files: Iterable[LayerFile], stream: BinaryIO) -> None:
+    """Write a layer tar of these records, its end mark too: the same bytes for the same layer.
+
+    Raises InvalidArgument that names what a tar cannot hold.
+    """
+    for file in files:
+        try:
+            _write_file(file, stream)
+        except InvalidArgument as error:
+            raise error.prefixed(f"{file.name!r} cannot be written to a layer tar") from None
+    stream.write(layertar.END_MARK)
+
+
+def _record(entry: layertar.Entry, streams: Iterator[Stream], from_sddl: Callable[[str], bytes]) -> LayerFile:
+    if entry.kind in (layertar.WHITEOUT, layertar.HARD_LINK):
+        return LayerFile(entry.name, entry.kind, link=entry.link, streams=streams)
+    pax = entry.pax
+    attributes = _attributes(pax.get(layertar.FILE_ATTRIBUTES, "0"))
+    link = b""
+    if entry.kind == layertar.SYMLINK:
+        junction = MOUNT_POINT in pax
+        link = reparse.encode(reparse.Link(entry.link, junction))
+        if junction:
+            attributes |= DIRECTORY_ATTRIBUTE
+    elif entry.kind == layertar.DIRECTORY:
+        attributes |= DIRECTORY_ATTRIBUTE
+    elif attributes & DIRECTORY_ATTRIBUTE:
+        raise InvalidArgument("it is a file, but has the attribute of a directory")
+    return LayerFile(
+        entry.name,
+        layertar.DIRECTORY if attributes & DIRECTORY_ATTRIBUTE else layertar.FILE,
+        attributes,
+        _times(pax, from_nanoseconds(entry.mtime_ns)),
+        _security(pax, from_sddl),
+        _eas(pax),
+        link,
+        streams=streams,
+    )
+
+
+def _attributes(text: str) -> int:
+    if not _UINT32_DIGITS.fullmatch(text) or int(text) >= 1 << 32:
+        raise InvalidArgument(f"it has file attributes {text[:40]!r} that are not a number of 32 bits")
+    return int(text)
+
+
+def _times(pax: Dict[str, str], write: int) -> FileTimes:
+    """The times of an entry; one that it does not tell is taken to be that of its writing."""
+    creation, access, change = (
+        _ticks(pax[key]) if key in pax else write for key in (layertar.CREATION_TIME, ACCESS_TIME, CHANGE_TIME)
+    )
+    return FileTimes(creation, access, write, change)
+
+
+def _ticks(text: str) -> int:
+    """The FILETIME of pax's ``[-]seconds[.fraction]``; the sign is that of the whole."""
+    found = _TIME.fullmatch(text)
+    if not found:
+        raise InvalidArgument(f"it has a time {text[:40]!r} that is not a number")
+    sign, seconds, fraction = found.groups("")
+    time_ns = int(seconds + fraction[:9].ljust(9, "0"))
+    return from_nanoseconds(-time_ns if sign else time_ns)
+
+
+def _security(pax: Dict[str, str], from_sddl: Callable[[str], bytes]) -> bytes:
+    data = b""
+    if RAW_SECURITY in pax:
+        data = _from_base64(pax[RAW_SECURITY], "security descriptor")
+    elif SDDL_SECURITY in pax:
+        data = from_sddl(pax[SDDL_SECURITY])
+    problem = securitydescriptor.fault(data) if data else ""
+    if problem:
+        raise InvalidArgument(f"its security descriptor {problem}")
+    return data
+
+
+def _eas(pax: Dict[str, str]) -> bytes:
+    # Sorted, so that the same entry always makes the same file.
+    names = sorted(key[len(EXTENDED_ATTRIBUTE) :] for key in pax if key.startswith(EXTENDED_ATTRIBUTE))
+    return eas.encode(
+        eas.ExtendedAttribute(name.encode(), _from_base64(pax[EXTENDED_ATTRIBUTE + name], "extended attribute"))
+        for name in names
+    )
+
+
+def _from_base64(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InvalidArgument(f"it has a damaged {what}: {error}") from None
+
+
+def _write_file(file: LayerFile, stream: BinaryIO) -> None:
+    _check_name(*file.name.split("/"))
+    if file.kind == layertar.WHITEOUT:
+        stream.write(layertar.header(file.name, file.kind))
+        return
+    kind, mode, link, pax = _header(file)
+    mtime_ns = to_nanoseconds(file.times.write)
+    content = next(file.streams, None) if kind == layertar.FILE else None
+    size = content.size if content and not content.name else 0
+    stream.write(layertar.header(file.name, kind, size=size, mode=mode, mtime_ns=mtime_ns, link=link, pax=pax))
+    pax = {key: pax[key] for key in (ACCESS_TIME, CHANGE_TIME)}
+    while content is not None:
+        if content.name:
+            _check_name(content.name)
+            name = f"{file.name}:{content.name}"
+            stream.write(layertar.header(name, kind, size=content.size, mode=mode, mtime_ns=mtime_ns, pax=pax))
+        stream.writelines(content.chunks)
+        stream.write(layertar.padding(content.size))
+        content = next(file.streams, None)
+
+
+def _check_name(*components: str) -> None:
+    for component in components:
+        problem = fault(component)
+        if problem:
+            raise InvalidArgument(f"{component!r} {problem}")
+
+
+def _header(file: LayerFile) -> Tuple[str, int, str, Dict[str, str]]:
+    """Kind, mode, link and pax records of the entry of a record."""
+    written = layertar.time_text(to_nanoseconds(file.times.write))
+    pax = {
+        layertar.FILE_ATTRIBUTES: str(file.attributes),
+        layertar.CREATION_TIME: layertar.time_text(to_nanoseconds(file.times.creation)),
+        ACCESS_TIME: written,
+        CHANGE_TIME: written,
+    }
+    if file.kind == layertar.HARD_LINK:
+        return file.kind, _MODE_HARD_LINK, file.link, pax
+    if file.security:
+        pax[RAW_SECURITY] = base64.b64encode(file.security).decode("ascii")
+    for attribute in eas.decode(file.eas):
+        try:
+            name = attribute.name.decode()
+        except UnicodeDecodeError:
+            name = ""
+        if not name or "=" in name:
+            raise InvalidArgument(f"the extended attribute {attribute.name!r} has a name that is no key of pax")
+        pax[EXTENDED_ATTRIBUTE + name] = base64.b64encode(attribute.value).decode("ascii")
+    mode = _MODE_DIRECTORY if file.kind == layertar.DIRECTORY else _MODE_FILE
+    if not file.reparse:
+        return file.kind, mode, "", pax
+    link = reparse.decode(file.reparse)
+    if link.junction:
+        pax[MOUNT_POINT] = "1"
+    try:
+        link.target.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"its target {link.target!r} is not Unicode text") from None
+    return layertar.SYMLINK, mode & _MODE_DIRECTORY | _MODE_SYMLINK, link.target, pax

@@ -1,0 +1,324 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The layer store of real nodes: Windows' own layers, kept by the Host Compute Service.
+
+What is called, with what and in which order is what containerd's snapshotter
+and hcsshim do (docs/windows.md lists the calls, docs/behaviour.md where this
+differs and why). A layer directory holds::
+
+    Files/  Hives/              a read-only layer; a base in the making has Files only
+    Layout  blank-base.vhdx     made from a base layer by ProcessBaseImage
+    blank.vhdx                  in a base layer: the template of all scratch disks
+    UtilityVM/                  Files, and in a base layer the two templates
+    sandbox.vhdx                a scratch disk
+    vm/sandbox.vhdx             that of a utility VM
+    attachment.json             while the layer is attached, see windows_attachment
+
+Everything that loads a DLL is imported when it is first needed: most requests
+need none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ntpath
+import os
+import re
+from typing import BinaryIO, Callable, Iterator, List, Optional, Sequence
+
+from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotImplementedHere, SnapshotterError
+from ..formats.ntfsnames import fault
+from ..model import Usage
+from .base import ImportResult, LayerStore, ScratchInfo
+
+FILES = "Files"
+SCRATCH = "sandbox.vhdx"
+BLANK = "blank.vhdx"
+UTILITY_VM = "UtilityVM"
+UVM_TEMPLATE = "SystemTemplate.vhdx"
+
+#: The first Windows with the bind filter: Windows Server 2019 (hcsshim osversion/windowsbuilds.go).
+OLDEST_BUILD = 17763
+
+_ABSOLUTE = re.compile(r"[A-Za-z]:[\\/]")
+_VERBATIM = "\\\\?\\"
+
+
+class WindowsLayers(LayerStore):
+    """The layer store of Windows Server and Windows 10 and 11; see the module's text.
+
+    Raises FailedPrecondition that lists all that the host or the account lacks.
+    """
+
+    name = "windows"
+
+    def __init__(self) -> None:
+        if os.name != "nt":
+            raise NotImplementedHere(
+                "layers: windows works on Windows hosts only; layers: emulated works on every host"
+            )
+        missing = _missing()
+        if missing:
+            raise FailedPrecondition(
+                f"this host or account cannot work on Windows layers; missing: {'; '.join(missing)}", missing=missing
+            )
+
+    # -- paths ---------------------------------------------------------------
+
+    def native(self, path: str) -> str:
+        plain = path.removeprefix(_VERBATIM)
+        if "\0" in path or not _ABSOLUTE.match(plain):
+            raise InvalidArgument(f"path {path!r} must start with a drive letter, such as C:\\data")
+        native = ntpath.normpath(plain)
+        for component in native[3:].split("\\"):
+            problem = fault(component) if component else ""
+            if problem:
+                raise InvalidArgument(f"path {path!r}: {component!r} {problem}: choose another name")
+        return native
+
+    def filesystem_type(self, path: str) -> str:
+        from ..win32 import kernel32
+
+        return kernel32.filesystem_name(kernel32.volume_of(path))
+
+    # -- making scratch disks ------------------------------------------------
+
+    def template_info(self, parents: Sequence[str]) -> ScratchInfo:
+        return _disk_info(_template(parents), attached=False)
+
+    def create_base(self, directory: str) -> None:
+        with _told("cannot make a base layer in", directory):
+            os.mkdir(os.path.join(directory, FILES))
+
+    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
+        """See the base class.
+
+        A template that only Windows can read is copied all the same, and its
+        sizes are given as 0: whether it is sound shows when it is attached.
+        """
+        from .diskcopy import copy_disk
+
+        scratch = os.path.join(directory, SCRATCH)
+        copy_disk(_template(parents), scratch)
+        try:
+            if size:
+                self._expand(directory, size)
+        except BaseException:
+            # Who asked deletes the whole directory; what is wrong is said by the first error.
+            with contextlib.suppress(OSError):
+                os.unlink(scratch)
+            raise
+        try:
+            return _disk_info(scratch, attached=False)
+        except (FailedPrecondition, NotImplementedHere):
+            return ScratchInfo(scratch, 0, os.path.getsize(scratch), attached=False, volume_size=None)
+
+    def create_uvm_scratch(self, directory: str, parents: Sequence[str]) -> None:
+        from .diskcopy import copy_disk
+
+        if not parents:
+            raise FailedPrecondition("no parent layers present")
+        utility_vm = os.path.join(parents[-1], UTILITY_VM)
+        if not os.path.isdir(utility_vm):
+            raise FailedPrecondition(
+                f'failed to find UtilityVM directory in base layer "{parents[-1]}": '
+                "this image cannot run Hyper-V isolated containers"
+            )
+        template = os.path.join(utility_vm, UVM_TEMPLATE)
+        if not os.path.isfile(template):
+            raise FailedPrecondition(f'"{template}" does not exist in Utility VM image')
+        vm = os.path.join(directory, "vm")
+        with _told("cannot create utility VM scratch disk in", vm):
+            os.mkdir(vm)
+            try:
+                copy_disk(template, os.path.join(vm, SCRATCH))
+            except BaseException:
+                os.rmdir(vm)
+                raise
+
+    def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
+        """See the base class. The disk must not be attached; an interrupted growth is finished by the next one."""
+        from . import windows_mounts
+
+        if not os.path.lexists(os.path.join(directory, SCRATCH)):
+            raise NotFound(f"{directory} has no scratch disk")
+        targets = windows_mounts.mounted_at(directory)
+        if targets:
+            raise FailedPrecondition(
+                f"the scratch disk of {directory} cannot grow while it is mounted at {targets[0]}: unmount it first"
+            )
+        windows_mounts.settle(directory)
+        self._expand(directory, size)
+        return _disk_info(os.path.join(directory, SCRATCH), attached=False)
+
+    @staticmethod
+    def _expand(directory: str, size: int) -> None:
+        from ..formats.vhdx import MAX_VIRTUAL_SIZE
+        from ..win32 import vmcompute
+        from . import windows_volume
+
+        if size > MAX_VIRTUAL_SIZE:
+            raise InvalidArgument(
+                f"invalid disk size {size}: must be from 1 to {MAX_VIRTUAL_SIZE} bytes (64 TiB)", size=size
+            )
+        try:
+            vmcompute.expand_sandbox_size(directory, size)
+            windows_volume.grow(directory)
+        except SnapshotterError as error:
+            raise error.prefixed(f"failed to expand sandbox vhdx size to {size} bytes") from error
+
+    def scratch_info(self, directory: str) -> Optional[ScratchInfo]:
+        scratch = os.path.join(directory, SCRATCH)
+        if not os.path.lexists(scratch):
+            return None
+        from . import windows_mounts, windows_volume
+
+        mounted = bool(windows_mounts.mounted_at(directory))
+        attached = mounted or windows_volume.is_in_use(scratch)
+        found = _disk_info(scratch, attached)
+        return found._replace(volume_size=windows_volume.size(directory)) if mounted else found
+
+    # -- layers --------------------------------------------------------------
+
+    def convert(self, directory: str, parents: Sequence[str]) -> None:
+        from . import windows_layers, windows_mounts
+
+        windows_mounts.settle(directory)
+        if os.path.lexists(os.path.join(directory, SCRATCH)):
+            windows_layers.convert_scratch(directory, parents)
+        elif not os.path.isdir(os.path.join(directory, FILES)):
+            raise FailedPrecondition(f"{directory} has neither a scratch disk nor {FILES}")
+        elif parents:
+            windows_layers.convert_files(directory, parents)
+        else:
+            windows_layers.convert_base(directory)
+
+    def import_layer(
+        self, directory: str, parents: Sequence[str], stream: BinaryIO, progress: Optional[Callable[[int], None]] = None
+    ) -> ImportResult:
+        from . import windows_layers
+
+        with _told("cannot import a layer into", directory):
+            if os.listdir(directory):
+                raise FailedPrecondition(f"{directory} is not empty: a layer is imported into a new one")
+        return windows_layers.import_tar(directory, parents, stream, progress)
+
+    def export_layer(self, directory: str, parents: Sequence[str], stream: BinaryIO) -> None:
+        from . import windows_layers, windows_mounts
+
+        windows_mounts.settle(directory)
+        windows_layers.export_tar(directory, parents, stream)
+
+    # -- mounts --------------------------------------------------------------
+
+    def mount(self, directory: str, parents: Sequence[str], target: str, read_only: bool) -> None:
+        from . import windows_mounts
+
+        with _told("cannot mount at", target):
+            windows_mounts.mount(directory, parents, target, read_only)
+
+    def unmount(self, target: str) -> None:
+        from . import windows_mounts
+
+        with _told("cannot unmount", target):
+            windows_mounts.unmount(target)
+
+    def mounted_layer(self, target: str) -> Optional[str]:
+        from . import windows_mounts
+
+        return windows_mounts.mounted_layer(target)
+
+    def mounted_at(self, directory: str) -> List[str]:
+        # Most layers were never attached, and this is asked for each of a list.
+        if not os.path.lexists(os.path.join(directory, "attachment.json")):
+            return []
+        from . import windows_mounts
+
+        return windows_mounts.mounted_at(directory)
+
+    # -- the end -------------------------------------------------------------
+
+    def release(self, directory: str) -> None:
+        from . import windows_attachment
+
+        with windows_attachment.prefixed("failed to deactivate layer following failed rename"):
+            windows_attachment.release(directory)
+
+    def discard(self, directory: str) -> None:
+        """See the base class. Nothing in it was ever a layer, so Windows need not be asked."""
+        from . import filetree
+
+        with _told("cannot delete", directory):
+            filetree.remove(directory)
+
+    def destroy(self, directory: str) -> None:
+        """See the base class. DestroyLayer runs in a process of its own, which it may kill."""
+        if not os.path.lexists(directory):
+            return
+        targets = self.mounted_at(directory)
+        if targets:
+            raise FailedPrecondition(f"{directory} is mounted at {targets[0]}: unmount it first")
+        from ..win32.errors import hcs_error
+        from . import windows_destroy
+
+        with _told("cannot destroy layer", directory):
+            hresult = windows_destroy.destroy(directory)
+        if hresult < 0 or hresult > 0x7FFFFFFF:
+            raise hcs_error("DestroyLayer", "DestroyLayer", hresult)
+
+    def disk_usage(self, directory: str) -> Usage:
+        from ..win32 import advapi32
+        from . import filetree
+
+        if not os.path.isdir(directory):
+            raise NotFound(f"layer directory {directory} does not exist")
+        # Some directories of a base layer are closed even to administrators.
+        with _told("cannot measure", directory), advapi32.privileges(advapi32.BACKUP):
+            return filetree.usage(directory)
+
+
+def _missing() -> List[str]:
+    """What the host or the account lacks, all of it at once. offreg.dll is asked for when a base layer is made."""
+    from ..win32 import advapi32, bindflt, ntdll, virtdisk, vmcompute
+
+    version = ntdll.get_version()
+    missing = []
+    if version.build < OLDEST_BUILD:
+        missing.append(f"Windows Server 2019 (build {OLDEST_BUILD}) or newer: this is build {version.build}")
+    for library in (vmcompute.DLL, virtdisk.DLL, bindflt.DLL):
+        missing += library.missing()
+    if not advapi32.is_administrator():
+        missing.append("the rights of an elevated administrator")
+    return missing
+
+
+def _template(parents: Sequence[str]) -> str:
+    if not parents:
+        raise FailedPrecondition("no parent layers present")
+    template = os.path.join(parents[-1], BLANK)
+    if not os.path.lexists(template):
+        raise FailedPrecondition(
+            f"failed to open {template}: the base layer has no template disk; import the base layer again",
+            path=template,
+        )
+    return template
+
+
+def _disk_info(path: str, attached: bool) -> ScratchInfo:
+    from ..formats import vhdx
+
+    info = vhdx.read_info(path)
+    return ScratchInfo(path, info.virtual_size, info.file_size, attached, volume_size=None)
+
+
+@contextlib.contextmanager
+def _told(action: str, path: str) -> Iterator[None]:
+    """Turn an operating system's error into one of ours that says what was tried."""
+    try:
+        yield
+    except OSError as error:
+        from ..formats.vhdx import file_error
+
+        at = f" ({error.filename})" if error.filename and error.filename != path else ""
+        raise file_error(error, f"{action} {path}{at}", path) from error

@@ -1,0 +1,244 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ntdll.dll: opening files relative to an open directory, and what only the native interface offers.
+
+Structures and constants are those of the Windows Driver Kit (ntifs.h, wdm.h).
+Functions raise Win32Error with the Win32 code that Windows has for the NTSTATUS;
+``details`` carries the NTSTATUS too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+from .errors import ERROR_FILENAME_EXCED_RANGE, Win32Error, call_error
+from .kernel32 import SHARE_ALL, Handle
+from .library import DWORD, HANDLE, PVOID, Library
+
+NTSTATUS = ctypes.c_int32
+
+FILE_OPEN = 1
+FILE_CREATE = 2
+
+FILE_DIRECTORY_FILE = 0x1
+FILE_NON_DIRECTORY_FILE = 0x40
+FILE_OPEN_REPARSE_POINT = 0x200000
+
+_FILE_SYNCHRONOUS_IO_NONALERT = 0x20
+_FILE_OPEN_FOR_BACKUP_INTENT = 0x4000
+_SYNCHRONIZE = 0x100000
+_OBJ_DONT_REPARSE = 0x1000
+_FILE_LINK_INFORMATION = 11
+_FILE_DISPOSITION_INFORMATION_EX = 64
+_FILE_DISPOSITION_DELETE = 0x1
+_STATUS_NO_EAS_ON_FILE = 0xC0000052
+_MAXIMUM_EA_SIZE = 64 * 1024
+_MAXIMUM_NAME_SIZE = 0xFFFE  # bytes: what the length in a UNICODE_STRING can say
+
+
+class UnicodeString(ctypes.Structure):
+    """UNICODE_STRING; the lengths count bytes."""
+
+    _fields_ = [("Length", ctypes.c_uint16), ("MaximumLength", ctypes.c_uint16), ("Buffer", PVOID)]
+
+
+class ObjectAttributes(ctypes.Structure):
+    """OBJECT_ATTRIBUTES."""
+
+    _fields_ = [
+        ("Length", DWORD),
+        ("RootDirectory", HANDLE),
+        ("ObjectName", ctypes.POINTER(UnicodeString)),
+        ("Attributes", DWORD),
+        ("SecurityDescriptor", PVOID),
+        ("SecurityQualityOfService", PVOID),
+    ]
+
+
+class IoStatusBlock(ctypes.Structure):
+    """IO_STATUS_BLOCK; ``Pointer`` shares its place with ``Status``."""
+
+    _fields_ = [("Pointer", PVOID), ("Information", ctypes.c_size_t)]
+
+
+class FileLinkInformation(ctypes.Structure):
+    """FILE_LINK_INFORMATION; the name goes on behind the structure."""
+
+    _fields_ = [
+        ("ReplaceIfExists", ctypes.c_ubyte),
+        ("RootDirectory", HANDLE),
+        ("FileNameLength", DWORD),
+        ("FileName", ctypes.c_uint16 * 1),
+    ]
+
+
+class OsVersionInfo(ctypes.Structure):
+    """OSVERSIONINFOW."""
+
+    _fields_ = [
+        ("dwOSVersionInfoSize", DWORD),
+        ("dwMajorVersion", DWORD),
+        ("dwMinorVersion", DWORD),
+        ("dwBuildNumber", DWORD),
+        ("dwPlatformId", DWORD),
+        ("szCSDVersion", ctypes.c_uint16 * 128),
+    ]
+
+
+_IO_STATUS = ctypes.POINTER(IoStatusBlock)
+
+DLL = Library(
+    "ntdll.dll",
+    "Windows Server 2016 or newer",
+    {
+        "NtCreateFile": (
+            NTSTATUS,
+            ctypes.POINTER(HANDLE),
+            DWORD,
+            ctypes.POINTER(ObjectAttributes),
+            _IO_STATUS,
+            PVOID,
+            DWORD,
+            DWORD,
+            DWORD,
+            DWORD,
+            PVOID,
+            DWORD,
+        ),
+        "NtSetInformationFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD, ctypes.c_int),
+        "NtQueryEaFile": (
+            NTSTATUS,
+            HANDLE,
+            _IO_STATUS,
+            PVOID,
+            DWORD,
+            ctypes.c_ubyte,
+            PVOID,
+            DWORD,
+            PVOID,
+            ctypes.c_ubyte,
+        ),
+        "NtSetEaFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD),
+        "RtlNtStatusToDosError": (DWORD, DWORD),
+        "RtlGetVersion": (NTSTATUS, ctypes.POINTER(OsVersionInfo)),
+    },
+)
+
+
+class Version(NamedTuple):
+    """The Windows that runs, e.g. 10, 0, 20348 for Windows Server 2022."""
+
+    major: int
+    minor: int
+    build: int
+
+
+def get_version() -> Version:
+    """The true version of Windows, whatever the manifest of python.exe declares."""
+    info = OsVersionInfo(dwOSVersionInfoSize=ctypes.sizeof(OsVersionInfo))
+    _check("RtlGetVersion", "", ctypes.byref(info))
+    return Version(info.dwMajorVersion, info.dwMinorVersion, info.dwBuildNumber)
+
+
+def create_file(
+    root: Handle,
+    name: str,
+    access: int,
+    *,
+    share: int = SHARE_ALL,
+    disposition: int = FILE_OPEN,
+    options: int = 0,
+) -> Handle:
+    r"""Open or create ``name`` (with ``\`` between its parts) below an open directory, following no reparse point.
+
+    Any on the way is an error (4395), and so is one at the end unless
+    ``options`` has FILE_OPEN_REPARSE_POINT, which opens it as such. Privileges
+    that are enabled count (backup intent). Nothing in the name is interpreted:
+    ``..`` is a name that does not exist.
+    """
+    path = f"{root.path}\\{name}" if name else root.path
+    encoded = name.encode("utf-16-le", "surrogatepass")
+    if len(encoded) > _MAXIMUM_NAME_SIZE:
+        raise call_error("NtCreateFile", ERROR_FILENAME_EXCED_RANGE, path)
+    text = ctypes.create_string_buffer(encoded)
+    string = UnicodeString(len(encoded), len(encoded), ctypes.cast(text, PVOID))
+    objects = ObjectAttributes(
+        Length=ctypes.sizeof(ObjectAttributes),
+        RootDirectory=root._as_parameter_,
+        ObjectName=ctypes.pointer(string),
+        Attributes=_OBJ_DONT_REPARSE,
+    )
+    handle = HANDLE()
+    _check(
+        "NtCreateFile",
+        path,
+        ctypes.byref(handle),
+        access | _SYNCHRONIZE,
+        ctypes.byref(objects),
+        ctypes.byref(IoStatusBlock()),
+        None,
+        0,
+        share,
+        disposition,
+        options | _FILE_OPEN_FOR_BACKUP_INTENT | _FILE_SYNCHRONOUS_IO_NONALERT,
+        None,
+        0,
+    )
+    return Handle(handle.value or 0, path)
+
+
+def link_file(file: Handle, directory: Handle, name: str) -> None:
+    """Give an open file (FILE_WRITE_ATTRIBUTES) one more name, in an open directory of the same volume.
+
+    An existing name is an error.
+    """
+    encoded = name.encode("utf-16-le", "surrogatepass")
+    offset = FileLinkInformation.FileName.offset
+    # A name of one character would end inside the structure, which Windows refuses.
+    buffer = ctypes.create_string_buffer(max(offset + len(encoded), ctypes.sizeof(FileLinkInformation)))
+    information = FileLinkInformation.from_buffer(buffer)
+    information.RootDirectory = directory._as_parameter_
+    information.FileNameLength = len(encoded)
+    ctypes.memmove(ctypes.byref(buffer, offset), encoded, len(encoded))
+    arguments = (ctypes.byref(IoStatusBlock()), buffer, len(buffer), _FILE_LINK_INFORMATION)
+    _check("NtSetInformationFile", f"{directory.path}\\{name}", file, *arguments)
+
+
+def delete_file(file: Handle) -> None:
+    """Delete an open file or empty directory (DELETE); its name goes when the handle is closed. Read-only ones fail."""
+    flags = DWORD(_FILE_DISPOSITION_DELETE)
+    arguments = (ctypes.byref(IoStatusBlock()), ctypes.byref(flags), ctypes.sizeof(flags))
+    _check("NtSetInformationFile", file.path, file, *arguments, _FILE_DISPOSITION_INFORMATION_EX)
+
+
+def get_extended_attributes(file: Handle) -> bytes:
+    """The extended attributes of an open file as a chain of FILE_FULL_EA_INFORMATION; empty if it has none."""
+    buffer = ctypes.create_string_buffer(_MAXIMUM_EA_SIZE)
+    io_status = IoStatusBlock()
+    arguments = (ctypes.byref(io_status), buffer, len(buffer), False, None, 0, None, True)
+    status = DLL.call("NtQueryEaFile", file, *arguments) & 0xFFFFFFFF
+    if status == _STATUS_NO_EAS_ON_FILE:
+        return b""
+    if status:
+        raise _error("NtQueryEaFile", file.path, status)
+    return buffer.raw[: io_status.Information]
+
+
+def set_extended_attributes(file: Handle, data: bytes) -> None:
+    """Add a chain of FILE_FULL_EA_INFORMATION to the extended attributes of an open file (FILE_WRITE_EA)."""
+    _check("NtSetEaFile", file.path, file, ctypes.byref(IoStatusBlock()), data, len(data))
+
+
+def _check(call: str, subject: str, *arguments: Any) -> None:
+    # Not only failures: a call that is pending or only partly done did not do its work either.
+    status = DLL.call(call, *arguments) & 0xFFFFFFFF
+    if status:
+        raise _error(call, subject, status)
+
+
+def _error(call: str, subject: str, status: int) -> Win32Error:
+    error = call_error(call, DLL.call("RtlNtStatusToDosError", status), subject)
+    error.details["ntstatus"] = f"0x{status:08x}"
+    return error

@@ -1,0 +1,52 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""offreg.dll: the offline registry library, which makes hive files.
+
+Its functions return a Win32 code (offreg.h of the Windows Driver Kit). Every
+function raises Win32Error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from . import trace
+from .errors import call_error
+from .kernel32 import long_path
+from .library import DWORD, LPCWSTR, PVOID, Library
+
+DLL = Library(
+    "offreg.dll",
+    "Windows 10 and Windows Server 2016 or newer",
+    {
+        "ORCreateHive": (DWORD, ctypes.POINTER(PVOID)),
+        "ORSaveHive": (DWORD, PVOID, LPCWSTR, DWORD, DWORD),
+        "ORCloseHive": (DWORD, PVOID),
+    },
+)
+
+
+def create_empty_hive(path: str, major: int, minor: int) -> None:
+    """Save a hive without keys to a file that does not exist yet, for Windows ``major.minor``.
+
+    A hive in memory is of use only as long as it takes to save it, so the
+    three calls that this takes are one function.
+    """
+    path = long_path(path)
+    hive = PVOID()
+    _call("ORCreateHive", path, ctypes.byref(hive))
+    try:
+        _call("ORSaveHive", path, hive, path, major, minor, version=f"{major}.{minor}")
+    finally:
+        _call("ORCloseHive", path, hive)
+
+
+def _call(export: str, path: str, *native: Any, **described: Any) -> None:
+    with trace.Call(f"offreg.{export}", {"path": path, **described}) as call:
+        code = DLL.call(export, *native)
+        if code:
+            call.failed = code
+    if code:
+        raise call_error(export, code, path)

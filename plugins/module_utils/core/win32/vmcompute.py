@@ -1,0 +1,237 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+r"""vmcompute.dll: the Host Compute Service's functions on layers.
+
+Prototypes, structures and effects are those of hcsshim (internal/wclayer).
+``path`` is the layer directory, ``parents`` the directories below it, nearest
+first, both absolute and without the prefix ``\\?\``: where the service wants
+that prefix, the function adds it.
+
+Every function raises Win32Error. All need an elevated administrator, except
+``name_to_guid`` and ``get_layer_mount_path``; what else is needed is said
+where it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ntpath
+from typing import Any, Callable, Dict, Optional, Sequence
+from uuid import UUID
+
+from . import trace
+from .errors import hcs_error, win32_code
+from .kernel32 import long_path
+from .library import HRESULT, LPCWSTR, PVOID, Guid, Library
+
+
+class DriverInfo(ctypes.Structure):
+    """DRIVER_INFO: which driver keeps the layer, and the folder that ids are relative to."""
+
+    _fields_ = [("Flavour", ctypes.c_int32), ("HomeDir", LPCWSTR)]
+
+
+class LayerDescriptor(ctypes.Structure):
+    """WC_LAYER_DESCRIPTOR: one parent of a layer."""
+
+    _fields_ = [("LayerId", Guid), ("Flags", ctypes.c_uint32), ("Path", LPCWSTR)]
+
+
+_DRIVER = ctypes.POINTER(DriverInfo)
+_PARENTS = (ctypes.POINTER(LayerDescriptor), ctypes.c_size_t)
+
+DLL = Library(
+    "vmcompute.dll",
+    "the Windows feature Containers (Install-WindowsFeature Containers)",
+    {
+        "ActivateLayer": (HRESULT, _DRIVER, LPCWSTR),
+        "DeactivateLayer": (HRESULT, _DRIVER, LPCWSTR),
+        "PrepareLayer": (HRESULT, _DRIVER, LPCWSTR, *_PARENTS),
+        "UnprepareLayer": (HRESULT, _DRIVER, LPCWSTR),
+        "ExpandSandboxSize": (HRESULT, _DRIVER, LPCWSTR, ctypes.c_uint64),
+        "ExportLayer": (HRESULT, _DRIVER, LPCWSTR, LPCWSTR, *_PARENTS),
+        "ImportLayer": (HRESULT, _DRIVER, LPCWSTR, LPCWSTR, *_PARENTS),
+        "GetLayerMountPath": (HRESULT, _DRIVER, LPCWSTR, ctypes.POINTER(ctypes.c_size_t), PVOID),
+        "LayerExists": (HRESULT, _DRIVER, LPCWSTR, ctypes.POINTER(ctypes.c_uint32)),
+        "DestroyLayer": (HRESULT, _DRIVER, LPCWSTR),
+        "NameToGuid": (HRESULT, LPCWSTR, ctypes.POINTER(Guid)),
+        "ProcessBaseImage": (HRESULT, LPCWSTR),
+        "ProcessUtilityImage": (HRESULT, LPCWSTR),
+        "GrantVmAccess": (HRESULT, LPCWSTR, LPCWSTR),
+    },
+)
+
+# The filter driver, and an empty home: every id is then the full path of its layer.
+_STANDARD_DRIVER = DriverInfo(1, "")
+
+
+def activate_layer(path: str) -> None:
+    """Attach the ``sandbox.vhdx`` of a layer as a volume; for a layer without one, next to nothing.
+
+    Activations are counted: each needs its ``deactivate_layer``, also if what
+    follows fails. The layer directory cannot be renamed meanwhile.
+    """
+    _layer_call("ActivateLayer", path)
+
+
+def deactivate_layer(path: str) -> None:
+    """Undo one ``activate_layer``. The layer must not be prepared (any more)."""
+    _layer_call("DeactivateLayer", path, title="DeactivateLayer- failed")
+
+
+def prepare_layer(path: str, parents: Sequence[str]) -> None:
+    """Put the parents' files under the volume of an activated layer, and grow the volume to the size of its disk.
+
+    Afterwards ``get_layer_mount_path`` shows the merged tree. Windows times
+    out (1460) if layers are prepared side by side, in this or another
+    process: the caller serialises.
+    """
+    _layer_call("PrepareLayer", path, *_descriptors(parents), parents=list(parents))
+
+
+def unprepare_layer(path: str) -> None:
+    """Undo ``prepare_layer``, before ``deactivate_layer``."""
+    _layer_call("UnprepareLayer", path)
+
+
+def expand_sandbox_size(path: str, size: int) -> None:
+    """Make the ``sandbox.vhdx`` of a layer that is not activated at least ``size`` bytes; 0 changes nothing.
+
+    The volume inside keeps its size until the layer is prepared, or
+    ``kernel32.extend_volume`` grows it.
+    """
+    _layer_call("ExpandSandboxSize", path, size, title="ExpandScratchSize", size=size)
+
+
+def export_layer(path: str, folder: str, parents: Sequence[str]) -> None:
+    """Write what a layer changes in its parents into an existing folder, in the transport format.
+
+    The layer must have been prepared once, and SeBackupPrivilege be enabled.
+    On an error the folder holds any part of the layer.
+    """
+    _layer_call("ExportLayer", path, folder, *_descriptors(parents), folder=folder, parents=list(parents))
+
+
+def import_layer(path: str, folder: str, parents: Sequence[str]) -> None:
+    """Make an existing directory a read-only layer of what a folder in the transport format holds.
+
+    SeBackupPrivilege and SeRestorePrivilege must be enabled. Some updates of
+    Windows make this hang for ever (hcsshim issue 2342). On an error the
+    directory holds any part of the layer; importing again replaces it.
+    """
+    layer = long_path(path)
+    _layer_call("ImportLayer", layer, folder, *_descriptors(parents), folder=folder, parents=list(parents))
+
+
+def get_layer_mount_path(path: str) -> str:
+    r"""Where the files of a layer are: ``\\?\Volume{<GUID>}\`` of a layer with an attached disk, else its directory.
+
+    The backslash at the end may be missing. Empty if the service knows none.
+    """
+    length = ctypes.c_size_t()
+    _layer_call("GetLayerMountPath", path, ctypes.byref(length), None, suffix=" (first call)")
+    if not length.value:
+        return ""
+    buffer = ctypes.create_unicode_buffer(length.value)
+    _layer_call(
+        "GetLayerMountPath", path, ctypes.byref(length), buffer, suffix=" (second call)", tell=lambda: buffer.value
+    )
+    return buffer.value
+
+
+def layer_exists(path: str) -> bool:
+    """Whether the service knows a layer of this path."""
+    exists = ctypes.c_uint32()
+    _layer_call("LayerExists", path, ctypes.byref(exists), tell=lambda: bool(exists.value))
+    return bool(exists.value)
+
+
+def destroy_layer(path: str) -> None:
+    """Delete a layer directory and all below it.
+
+    The layer must not be activated, nor be parent of one that is: destroying
+    the parent of a mounted layer ends the calling process with 0xC0000420
+    (hcsshim issue 961). SeBackupPrivilege and SeRestorePrivilege must be
+    enabled.
+    """
+    _layer_call("DestroyLayer", path)
+
+
+def name_to_guid(name: str) -> bytes:
+    """The GUID that the service gives to a layer directory of this name: 16 bytes as uuid.UUID takes for ``bytes_le``.
+
+    Equal names have equal GUIDs wherever the directories are. How it is made
+    is known to the service alone.
+    """
+    guid = Guid()
+    _call("NameToGuid", {"name": name}, name, ctypes.byref(guid), tell=lambda: str(UUID(bytes_le=bytes(guid))))
+    return bytes(guid)
+
+
+def process_base_image(path: str) -> None:
+    """Finish a base layer whose ``Files`` is complete: hives, layout, ``blank-base.vhdx`` and ``blank.vhdx``.
+
+    Takes minutes. SeBackupPrivilege and SeRestorePrivilege must be enabled.
+    """
+    layer = long_path(path)
+    _call("ProcessBaseImage", {"path": layer}, layer, title="ProcessBaseLayer")
+
+
+def process_utility_image(path: str) -> None:
+    r"""Finish a utility VM, the ``UtilityVM`` of a base layer: makes the two ``SystemTemplate`` disks in it.
+
+    Its ``Files\EFI\Microsoft\Boot\BCD`` must be a valid hive. SeBackupPrivilege
+    and SeRestorePrivilege must be enabled.
+    """
+    directory = long_path(path)
+    _call("ProcessUtilityImage", {"path": directory}, directory, title="ProcessUtilityVMImage")
+
+
+def grant_vm_access(vm: str, file: str) -> None:
+    """Let one virtual machine (its GUID or name) use a file, e.g. the ``vm/sandbox.vhdx`` of its container."""
+    _call("GrantVmAccess", {"vm": vm, "file": file}, vm, file)
+
+
+def _layer_call(
+    export: str,
+    path: str,
+    *native: Any,
+    title: str = "",
+    suffix: str = "",
+    tell: Optional[Callable[[], Any]] = None,
+    **arguments: Any,
+) -> None:
+    """A call whose first two arguments are the driver and the layer; ``arguments`` are for the trace."""
+    described = {"path": path, **arguments}
+    _call(export, described, ctypes.byref(_STANDARD_DRIVER), path, *native, title=title, suffix=suffix, tell=tell)
+
+
+def _call(
+    export: str,
+    described: Dict[str, Any],
+    *native: Any,
+    title: str = "",
+    suffix: str = "",
+    tell: Optional[Callable[[], Any]] = None,
+) -> None:
+    """One call: ``described`` are its arguments for the trace, ``tell`` its result, ``native`` what the DLL gets."""
+    with trace.Call(f"vmcompute.{export}", described) as call:
+        hresult = DLL.call(export, *native)
+        if hresult < 0:
+            call.failed = win32_code(hresult)
+        elif tell:
+            call.result = tell()
+    if hresult < 0:
+        raise hcs_error(title or export, export, hresult, suffix)
+
+
+def _descriptors(parents: Sequence[str]) -> Any:
+    """The descriptor array of a list of parents and its length: NULL and 0 for none."""
+    if not parents:
+        return None, 0
+    array = (LayerDescriptor * len(parents))()
+    for descriptor, parent in zip(array, parents):
+        descriptor.LayerId = Guid.from_buffer_copy(name_to_guid(ntpath.basename(parent)))
+        descriptor.Path = parent
+    return array, len(parents)

@@ -1,0 +1,160 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of the windows layer store needs no Windows; tests/wine has the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import windows, windows_destroy
+
+GIB = 1024**3
+
+
+@pytest.fixture
+def layers():
+    """A store without the look at the host that comes first."""
+    return object.__new__(windows.WindowsLayers)
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A base layer directory as far as making scratch disks is concerned."""
+    directory = tmp_path / "1"
+    (directory / "UtilityVM").mkdir(parents=True)
+    vhdx.create(directory / "blank.vhdx", 20 * GIB)
+    return str(directory)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "2").mkdir()
+    return str(tmp_path / "2")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="this is about other hosts")
+def test_other_hosts_are_told():
+    with pytest.raises(NotImplementedHere, match="layers: emulated works on every host"):
+        windows.WindowsLayers()
+
+
+@pytest.mark.parametrize(
+    ("path", "native"),
+    [
+        ("C:\\data", "C:\\data"),
+        ("c:/data/./x/../store/", "c:\\data\\store"),
+        ("C:\\..\\data", "C:\\data"),
+        ("C:\\", "C:\\"),
+        ("\\\\?\\C:\\data", "C:\\data"),
+    ],
+)
+def test_native(layers, path, native):
+    assert layers.native(path) == native
+    assert layers.presented(native) == native
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "data",
+        "C:data",
+        "C:",
+        "\\data",
+        "/data",
+        "\\\\host\\share",
+        "\\\\?\\UNC\\host\\share",
+        "\\\\?\\Volume{1}\\x",
+    ],
+)
+def test_paths_without_a_drive_are_refused(layers, path):
+    with pytest.raises(InvalidArgument, match="must start with a drive letter"):
+        layers.native(path)
+
+
+@pytest.mark.parametrize("path", ["C:\\a:b", "C:\\a?b", "C:\\a\tb", "C:\\" + "a" * 256, "C:\\\ud800"])
+def test_names_that_ntfs_refuses(layers, path):
+    with pytest.raises(InvalidArgument, match="choose another name"):
+        layers.native(path)
+
+
+def test_a_nul_is_refused(layers):
+    with pytest.raises(InvalidArgument):
+        layers.native("C:\\a\0b")
+
+
+def test_scratch_is_a_copy_of_the_template(layers, base, directory):
+    made = layers.create_scratch(directory, ["other", base], 0)
+    assert made == (os.path.join(directory, "sandbox.vhdx"), 20 * GIB, os.path.getsize(made.path), False, None)
+    assert layers.template_info([base])._replace(path=made.path) == made
+
+
+def test_a_template_that_only_windows_reads_is_copied(layers, base, directory):
+    with open(os.path.join(base, "blank.vhdx"), "wb") as file:
+        file.write(b"a disk from the future")
+    made = layers.create_scratch(directory, [base], 0)
+    assert (made.virtual_size, made.file_size) == (0, 22)
+    with pytest.raises(FailedPrecondition):
+        layers.template_info([base])
+
+
+def test_a_size_above_the_limit_leaves_no_file(layers, base, directory):
+    with pytest.raises(InvalidArgument, match="64 TiB"):
+        layers.create_scratch(directory, [base], 1 << 50)
+    assert os.listdir(directory) == []
+
+
+def test_what_a_scratch_needs(layers, base, directory):
+    with pytest.raises(FailedPrecondition, match="no parent layers present"):
+        layers.create_scratch(directory, [], 0)
+    with pytest.raises(FailedPrecondition, match="no parent layers present"):
+        layers.create_uvm_scratch(directory, [])
+    os.unlink(os.path.join(base, "blank.vhdx"))
+    with pytest.raises(FailedPrecondition, match=r"failed to open .*blank\.vhdx"):
+        layers.create_scratch(directory, [base], 0)
+    assert os.listdir(directory) == []
+    assert layers.scratch_info(directory) is None
+    with pytest.raises(NotFound, match="has no scratch disk"):
+        layers.grow_scratch(directory, GIB)
+
+
+def test_utility_vm_scratch(layers, base, directory):
+    with pytest.raises(FailedPrecondition, match="does not exist in Utility VM image"):
+        layers.create_uvm_scratch(directory, [base])
+    with open(os.path.join(base, "UtilityVM", "SystemTemplate.vhdx"), "wb") as file:
+        file.write(b"template")
+    layers.create_uvm_scratch(directory, [base])
+    with open(os.path.join(directory, "vm", "sandbox.vhdx"), "rb") as file:
+        assert file.read() == b"template"
+    with pytest.raises(FailedPrecondition, match="failed to find UtilityVM directory in base layer"):
+        layers.create_uvm_scratch(directory, [directory])
+
+
+def test_layers_that_were_never_attached_cost_no_dll(layers, directory, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(ctypes, "WinDLL", refuse, raising=False)
+    assert layers.mounted_at(directory) == []
+    layers.destroy(os.path.join(directory, "missing"))
+    layers.discard(directory)
+    assert not os.path.exists(directory)
+
+
+def test_the_helper_that_destroys_is_a_program_of_its_own():
+    """It goes to another Python as a text, so it may import nothing of ours."""
+    source = importlib.util.find_spec(windows_destroy.__name__).loader.get_source(windows_destroy.__name__)
+    compile(source, "helper", "exec")
+    assert "from ." not in source
+    assert "ansible" not in source

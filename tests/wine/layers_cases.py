@@ -1,0 +1,663 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The windows layer store in Windows Python, on the stand-in DLLs: run by test_layers.py."""
+
+from __future__ import annotations
+
+import collections
+import io
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from core.errors import FailedPrecondition, InvalidArgument, NotFound, SnapshotterError
+from core.formats import layertar, vhdx
+from core.layers import windows_attachment, windows_mounts
+from core.layers.windows import WindowsLayers
+from core.snapshotter import Snapshotter
+from core.win32 import bindflt, kernel32, vmcompute
+
+GIB = 1024**3
+MTIME = 1_600_000_000_123_456_700
+SIZE = {"containerd.io/snapshot/windows/rootfs.sizebytes": str(40 * GIB)}
+CONFIG = "Files/Windows/System32/config"
+BOOT = "UtilityVM/Files/EFI/Microsoft/Boot"
+BASE = [
+    ("Files", None),
+    ("Files/a.txt", b"a in the base"),
+    ("Files/gone.txt", b"to be deleted"),
+    ("Files/hard.txt", "Files/a.txt"),
+    ("Files/notes.txt", b"main"),
+    ("Files/notes.txt:more", b"in a stream"),
+    ("Files/empty", b""),
+]
+UTILITY_VM = [
+    *(("/".join(BOOT.split("/")[: count + 1]), None) for count in range(len(BOOT.split("/")))),
+    (BOOT + "/BCD", b"regf BCD"),
+    ("UtilityVM/Files/kernel.exe", b"kernel"),
+]
+LAYER = [
+    ("Files", None),
+    ("Files/.wh.gone.txt", b""),
+    ("Files/new", None),
+    ("Files/new/b.txt", b"b"),
+    ("Files/new/again.txt", "Files/new/b.txt"),
+    ("Files/from-base.txt", "Files/a.txt"),
+    ("Hives", None),
+    ("Hives/System_Delta", b"regf"),
+]
+
+
+def tar(*entries):
+    data = b""
+    for name, what in entries:
+        content = what if isinstance(what, bytes) else b""
+        kind = layertar.DIRECTORY if what is None else layertar.HARD_LINK if what != content else layertar.FILE
+        if "/.wh." in name:
+            kind = layertar.WHITEOUT
+        pax = {layertar.FILE_ATTRIBUTES: "16" if what is None else "32"} if ":" not in name else {}
+        link = what if kind == layertar.HARD_LINK else ""
+        data += layertar.header(name.replace(".wh.", ""), kind, size=len(content), mtime_ns=MTIME, link=link, pax=pax)
+        data += content + layertar.padding(len(content))
+    return data + layertar.END_MARK
+
+
+@pytest.fixture(autouse=True)
+def standins(tmp_path, monkeypatch):
+    """A log of its own for each test, real templates, and a volume that can be opened."""
+    blank = tmp_path / "blank.vhdx"
+    vhdx.create(blank, 20 * GIB)
+    for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
+        monkeypatch.setenv(name, str(blank))
+    monkeypatch.setenv("WCSTUB_LOG", str(tmp_path / "stub.log"))
+    monkeypatch.setenv("WCSTUB_VOLUME", "\\\\?\\C:\\")
+    monkeypatch.setenv("WCSTUB_RULES", "")
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
+    return tmp_path
+
+
+class Store:
+    def __init__(self, top):
+        self.top = str(top)
+        self.root = os.path.join(self.top, "root")
+        self.temporary = os.path.join(os.path.dirname(os.environ["WCSTUB_LOG"]), "temp")
+        self.layers = WindowsLayers()
+        self.snapshotter = Snapshotter(self.root, self.layers)
+
+    def base(self, *more):
+        self.unpack("base", "", *BASE, *more)
+        return self
+
+    def unpack(self, name, parent, *entries):
+        def write(directory, parents):
+            return self.layers.import_layer(directory, parents, io.BytesIO(tar(*entries)))
+
+        return self.snapshotter.import_layer(name, parent, {}, write)
+
+    def path(self, *parts):
+        return os.path.join(self.root, "snapshots", *parts)
+
+    def write(self, number, text="changed", name="a.txt"):
+        """What a container writes: the stand-in keeps the contents of a scratch disk beside it."""
+        directory = self.path(str(number), "sandbox.contents", "Files")
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, name), "w") as file:
+            file.write(text)
+
+    def tree(self):
+        return sorted(
+            os.path.relpath(os.path.join(directory, name), self.root)
+            for directory, directories, files in os.walk(self.path())
+            for name in [*directories, *files]
+        )
+
+    def state(self):
+        snapshots = [info._replace(updated="") for info in self.snapshotter.walk()]
+        return [snapshot._replace(created="") for snapshot in snapshots], self.tree(), os.listdir(self.temporary)
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(tmp_path)
+    yield opened
+    opened.snapshotter.close()
+
+
+def calls(start=0):
+    """The names of the calls since the byte ``start`` of the log, and its end."""
+    try:
+        with open(os.environ["WCSTUB_LOG"], encoding="utf-8") as log:
+            log.seek(start)
+            text = log.read()
+            return re.findall(r"^\d+ (?:p\w+ )?(?:t\w+ )?(\w+)", text, re.MULTILINE), log.tell()
+    except FileNotFoundError:
+        return [], 0
+
+
+# -- each call failing in turn ---------------------------------------------------------------------------------------
+
+
+def prepared(store):
+    store.base().snapshotter.prepare("key", "base")
+    store.write(2)
+
+
+def mounted(store):
+    prepared(store)
+    store.snapshotter.mount("key", store.top + "\\mnt")
+
+
+def in_the_making(store):
+    store.snapshotter.prepare("key")
+    with open(store.path("1", "Files", "a.txt"), "w") as file:
+        file.write("a")
+
+
+def with_utility_vm(store):
+    in_the_making(store)
+    os.makedirs(store.path("1", *BOOT.split("/")))
+    with open(store.path("1", *BOOT.split("/"), "BCD"), "w") as file:
+        file.write("regf")
+
+
+def viewed(store):
+    store.base().snapshotter.view("key", "base")
+
+
+def export(store):
+    out = io.BytesIO()
+    store.layers.export_layer(store.path("2"), [store.path("1")], out)
+
+
+OPERATIONS = {
+    "import of a base": (id, lambda store: store.base(*UTILITY_VM)),
+    "import of a layer": (lambda store: store.base(), lambda store: store.unpack("layer", "base", *LAYER)),
+    "import into a utility VM": (
+        lambda store: store.base(*UTILITY_VM),
+        lambda store: store.unpack("layer", "base", *LAYER, *UTILITY_VM[:2], ("UtilityVM/Files/new.exe", b"new")),
+    ),
+    "prepare with a size": (lambda store: store.base(), lambda store: store.snapshotter.prepare("key", "base", SIZE)),
+    "grow": (prepared, lambda store: store.snapshotter.grow_scratch("key", 40 * GIB)),
+    "commit": (prepared, lambda store: store.snapshotter.commit("name", "key")),
+    "commit of a base": (in_the_making, lambda store: store.snapshotter.commit("name", "key")),
+    "commit of a base with a utility VM": (with_utility_vm, lambda store: store.snapshotter.commit("name", "key")),
+    "export": (prepared, export),
+    "mount": (prepared, lambda store: store.snapshotter.mount("key", store.top + "\\mnt")),
+    "mount of a view": (viewed, lambda store: store.snapshotter.mount("key", store.top + "\\mnt")),
+    "unmount": (mounted, lambda store: store.snapshotter.unmount(store.top + "\\mnt")),
+    "remove": (prepared, lambda store: store.snapshotter.remove("key")),
+}
+
+# What ends an operation or undoes it is not its failure: the next one on the layer does it again.
+FORGIVEN = {("commit", "DeactivateLayer"), ("export", "DeactivateLayer")}
+
+# What of these was done stays, and the next attempt goes on from there: hives, a view's disk, an ended mapping.
+CONTINUED = {"commit of a base", "commit of a base with a utility VM", "mount of a view", "unmount"}
+
+codes = itertools.count(25000)
+# A rule counts by its text without the action, so each use has one more zero before its number.
+zeros = collections.Counter()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("when", ["", "after:"], ids=["instead", "afterwards"])
+def test_each_call_failing_in_turn(operation, when, tmp_path, monkeypatch):
+    prepare, run = OPERATIONS[operation]
+    whole = Store(tmp_path / "whole")
+    prepare(whole)
+    _, start = calls()
+    run(whole)
+    made, _ = calls(start)
+    expected = whole.state()
+    whole.snapshotter.close()
+    assert made
+    for number, call in enumerate(made):
+        if call in {"ORCloseHive", "NameToGuid", "OpenVirtualDisk", "BfSetupFilter"} and when:
+            # Nobody looks at what they gave if they failed.
+            continue
+        store = Store(tmp_path / str(number))
+        prepare(store)
+        before = store.state()
+        code = next(codes)
+        raised = f"0x{0x80070000 | code:x}" if call[:2] != "OR" and "VirtualDisk" not in call else str(code)
+        zeros[call] += 1
+        count = made[: number + 1].count(call)
+        monkeypatch.setenv("WCSTUB_RULES", f"{call}:{'0' * zeros[call]}{count}={when}{raised}")
+        if (operation, call) in FORGIVEN:
+            run(store)
+        elif call == "DestroyLayer":
+            run(store)
+            (warning,) = store.snapshotter.warnings
+            assert re.search(rf"hcsshim::DestroyLayer failed in Win32: .*\(0x{code:x}\)", warning)
+            monkeypatch.setenv("WCSTUB_RULES", "")
+            store.layers.destroy(store.path("rm-2"))
+        else:
+            with pytest.raises(SnapshotterError) as caught:
+                run(store)
+            assert f"(0x{code:x})" in caught.value.message
+            assert caught.value.details["call"] == call
+            monkeypatch.setenv("WCSTUB_RULES", "")
+            snapshots, tree, temporary = store.state()
+            assert snapshots == before[0]
+            assert temporary == []
+            if not when:
+                assert tree == before[1] or (operation in CONTINUED and set(before[1]) <= set(tree))
+            run(store)
+        monkeypatch.setenv("WCSTUB_RULES", "")
+        snapshots, tree, temporary = store.state()
+        assert [name for name in tree if not name.endswith("attachment.json")] == [
+            name for name in expected[1] if not name.endswith("attachment.json")
+        ] or operation.startswith(("import", "prepare"))
+        assert [snapshot.name for snapshot in snapshots] == [snapshot.name for snapshot in expected[0]]
+        assert temporary == []
+        for snapshot in snapshots:
+            settle(store, str(snapshot.id))
+        store.snapshotter.close()
+
+
+def settle(store, number):
+    """Nothing is attached any more once a layer can be renamed."""
+    if store.layers.mounted_at(store.path(number)):
+        store.snapshotter.unmount(store.top + "\\mnt")
+    if os.path.isdir(store.path(number)):
+        windows_mounts.settle(store.path(number))
+        store.layers.release(store.path(number))
+        os.rename(store.path(number), store.path("moved"))
+        os.rename(store.path("moved"), store.path(number))
+
+
+# -- scratch disks ---------------------------------------------------------------------------------------------------
+
+
+def test_scratch_disks(store):
+    store.base().snapshotter.prepare("key", "base", SIZE)
+    found = store.snapshotter.scratch("key")
+    # The stand-in grows no disk.
+    assert found == (store.path("2", "sandbox.vhdx"), 20 * GIB, os.path.getsize(found.path), False, None)
+    store.snapshotter.mount("key", store.top + "\\mnt")
+    attached = store.snapshotter.scratch("key")
+    assert attached.attached
+    assert attached.virtual_size == 20 * GIB
+    assert attached.volume_size == kernel32.volume_size("C:\\")
+    with pytest.raises(FailedPrecondition, match="mounted at .*mnt: unmount it first"):
+        store.snapshotter.grow_scratch("key", 50 * GIB)
+    store.snapshotter.unmount(store.top + "\\mnt")
+    assert store.snapshotter.grow_scratch("key", 50 * GIB).attached is False
+    with pytest.raises(InvalidArgument, match="64 TiB"):
+        store.snapshotter.grow_scratch("key", 1 << 50)
+    assert store.layers.template_info([store.path("1")]).virtual_size == 20 * GIB
+    with pytest.raises(FailedPrecondition, match="no parent layers present"):
+        store.layers.template_info([])
+
+
+def test_a_disk_in_use_is_attached(store):
+    store.base().snapshotter.prepare("key", "base")
+    vmcompute.activate_layer(store.path("2"))
+    assert store.snapshotter.scratch("key").attached
+    vmcompute.deactivate_layer(store.path("2"))
+    assert not store.snapshotter.scratch("key").attached
+
+
+def test_a_template_that_only_windows_reads_is_copied(store, monkeypatch):
+    monkeypatch.delenv("WCSTUB_BLANK")
+    store.base().snapshotter.prepare("key", "base")
+    assert os.path.getsize(store.path("2", "sandbox.vhdx")) == 19
+    with pytest.raises(FailedPrecondition):
+        store.snapshotter.scratch("key")
+
+
+# -- mounts ----------------------------------------------------------------------------------------------------------
+
+
+def test_mounting_again_changes_nothing(store):
+    prepared(store)
+    target = store.top + "\\deep\\mnt"
+    store.snapshotter.mount("key", target)
+    _, start = calls()
+    store.snapshotter.mount("key", target.upper().replace("C:", "c:"))
+    assert calls(start)[0] == []
+    assert store.layers.mounted_at(store.path("2")) == [target]
+    assert store.layers.mounted_layer(target) == store.path("2")
+    with open(target + ":containerd.io-source") as stream:
+        assert stream.read() == store.path("2")
+    for refused in ("remove", "commit"):
+        with pytest.raises(FailedPrecondition, match="it is mounted at .*mnt; unmount it first"):
+            getattr(store.snapshotter, refused)(*(["name", "key"] if refused == "commit" else ["key"]))
+    with pytest.raises(FailedPrecondition, match="is mounted at .* already"):
+        store.snapshotter.mount("key", store.top + "\\other")
+    store.snapshotter.view("view", "base")
+    with pytest.raises(FailedPrecondition, match=r"is a mount of .*2 already: unmount it first"):
+        store.snapshotter.mount("view", target)
+    with pytest.raises(InvalidArgument, match="lies in the mount at"):
+        store.snapshotter.mount("view", target + "\\below")
+    store.snapshotter.unmount(target)
+    store.snapshotter.unmount(target)
+    assert store.layers.mounted_at(store.path("2")) == []
+    assert store.layers.mounted_layer(target) is None
+    assert os.listdir(target) == []
+    store.snapshotter.mount("view", target)
+    (flags,) = (mapping.flags for mapping in bindflt.get_mappings("C:\\") if mapping.root == target)
+    assert flags == bindflt.READ_ONLY_MAPPING | bindflt.NO_MULTIPLE_TARGETS
+    store.snapshotter.unmount(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("C:\\", "root of a volume"),
+        ("{root}\\snapshots\\2\\in", "lie in one another"),
+        ("{root}", "lie in one another"),
+    ],
+)
+def test_targets_that_are_refused(store, target, message):
+    prepared(store)
+    with pytest.raises(InvalidArgument, match=message):
+        store.snapshotter.mount("key", target.format(root=store.root))
+
+
+def test_a_target_that_is_not_empty_is_refused(store):
+    prepared(store)
+    os.makedirs(store.top + "\\mnt\\something")
+    with pytest.raises(FailedPrecondition, match="is not an empty directory"):
+        store.snapshotter.mount("key", store.top + "\\mnt")
+    assert calls()[0] == ["ProcessBaseImage"]
+
+
+def restart(store):
+    """What a restart of the host does: mappings and attachments are gone, and what the mapping had shown."""
+    target = store.top + "\\mnt"
+    bindflt.remove_mapping(target)
+    vmcompute.unprepare_layer(store.path("2"))
+    vmcompute.deactivate_layer(store.path("2"))
+    os.unlink(target + ":containerd.io-source")
+
+
+@pytest.mark.parametrize("operation", ["mount", "unmount", "commit", "remove", "mount elsewhere", "grow"])
+def test_after_a_restart_of_the_host(store, operation):
+    mounted(store)
+    restart(store)
+    assert store.layers.mounted_at(store.path("2")) == []
+    assert store.layers.mounted_layer(store.top + "\\mnt") == store.path("2")
+    if operation == "mount":
+        store.snapshotter.mount("key", store.top + "\\mnt")
+        assert store.layers.mounted_at(store.path("2")) == [store.top + "\\mnt"]
+    elif operation == "mount elsewhere":
+        store.snapshotter.mount("key", store.top + "\\other")
+        store.snapshotter.unmount(store.top + "\\mnt")
+        assert store.layers.mounted_at(store.path("2")) == [store.top + "\\other"]
+    elif operation == "unmount":
+        store.snapshotter.unmount(store.top + "\\mnt")
+        assert not os.path.exists(store.path("2", "attachment.json"))
+    elif operation == "commit":
+        store.snapshotter.commit("name", "key")
+    elif operation == "grow":
+        store.snapshotter.grow_scratch("key", 40 * GIB)
+    else:
+        store.snapshotter.remove("key")
+        assert not os.path.exists(store.path("2"))
+
+
+@pytest.mark.parametrize("depth", ["active", "prepared"])
+def test_remove_detaches_what_a_dead_process_left(store, depth):
+    prepared(store)
+    vmcompute.activate_layer(store.path("2"))
+    if depth == "prepared":
+        vmcompute.prepare_layer(store.path("2"), [store.path("1")])
+    store.snapshotter.remove("key")
+    assert store.snapshotter.warnings == []
+    assert not os.path.exists(store.path("2"))
+    assert not os.path.exists(store.path("rm-2"))
+
+
+@pytest.mark.parametrize("operation", ["commit", "mount", "export", "remove"])
+def test_a_conversion_that_died_is_undone_by_what_comes_next(store, operation):
+    prepared(store)
+    windows_attachment.note(store.path("2"), windows_attachment.Attachment("", read_only=False))
+    vmcompute.activate_layer(store.path("2"))
+    vmcompute.prepare_layer(store.path("2"), [store.path("1")])
+    OPERATIONS[operation][1](store)
+
+
+def test_transient_errors_of_server_2019_are_tried_again(store, monkeypatch):
+    prepared(store)
+    _, start = calls()
+    monkeypatch.setenv("WCSTUB_RULES", "PrepareLayer:1=0x80070015;PrepareLayer:2=0x8007048f")
+    store.snapshotter.mount("key", store.top + "\\mnt")
+    made = [call for call in calls(start)[0] if call in {"ActivateLayer", "PrepareLayer", "DeactivateLayer"}]
+    assert made == ["ActivateLayer", "PrepareLayer", "DeactivateLayer"] * 2 + ["ActivateLayer", "PrepareLayer"]
+    store.snapshotter.unmount(store.top + "\\mnt")
+    monkeypatch.setenv("WCSTUB_RULES", "ActivateLayer:*=0x80070015")
+    with pytest.raises(SnapshotterError, match="layer retry loop failed: failed to activate layer"):
+        store.snapshotter.mount("key", store.top + "\\mnt")
+
+
+# -- layers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parent", ["", "base"])
+@pytest.mark.parametrize("fault", ["cut", "whiteout", "attribute"])
+def test_a_layer_that_was_not_read_to_its_end_is_never_finished(store, parent, fault):
+    store.base()
+    whole = tar(*LAYER)
+    bad = layertar.header("Files/z", layertar.FILE, pax={layertar.FILE_ATTRIBUTES: "x"}) + layertar.END_MARK
+    data = {
+        "cut": whole[:-1500],
+        "whiteout": whole if not parent else whole[: -len(layertar.END_MARK)] + bad,
+        "attribute": whole[: -len(layertar.END_MARK)] + bad,
+    }[fault]
+    _, start = calls()
+
+    def write(directory, parents):
+        try:
+            return store.layers.import_layer(directory, parents, io.BytesIO(data))
+        finally:
+            assert os.listdir(directory) == []
+
+    with pytest.raises(SnapshotterError):
+        store.snapshotter.import_layer("bad", parent, {}, write)
+    assert calls(start)[0] == ["DestroyLayer"]
+    assert os.listdir(store.temporary) == []
+    assert store.tree() == store.tree()
+
+
+def test_entries_do_not_pass_through_a_junction_of_the_layer(store, tmp_path):
+    (tmp_path / "outside").mkdir()
+    link = layertar.header("Files/link", layertar.SYMLINK, link="C:\\Windows", pax={layertar.FILE_ATTRIBUTES: "1040"})
+    data = tar(("Files", None))[: -len(layertar.END_MARK)] + link + tar(("Files/link/x", b"x"))
+    with pytest.raises(InvalidArgument, match="lies below 'Files/link'"):
+        store.snapshotter.import_layer(
+            "bad", "", {}, lambda directory, parents: store.layers.import_layer(directory, parents, io.BytesIO(data))
+        )
+
+
+def contents(data):
+    """The entries of a tar but for the time of change, which Wine does not set, with their bytes."""
+    reader = layertar.LayerReader(io.BytesIO(data))
+    return [
+        (entry._replace(pax={key: value for key, value in entry.pax.items() if key != "ctime"}), reader.read(1 << 20))
+        for entry in reader
+    ]
+
+
+def test_round_trips(store):
+    store.base(*UTILITY_VM)
+    out = io.BytesIO()
+    store.layers.export_layer(store.path("1"), [], out)
+    again = io.BytesIO()
+    store.snapshotter.import_layer(
+        "again",
+        "",
+        {},
+        lambda directory, parents: store.layers.import_layer(directory, parents, io.BytesIO(out.getvalue())),
+    )
+    store.layers.export_layer(store.path("2"), [], again)
+    first, second = (contents(data.getvalue()) for data in (out, again))
+    assert second == first
+    names = [entry.name for entry, _ in first]
+    assert "Files/notes.txt" in names
+    assert BOOT + "/BCD" in names
+    assert not [name for name in names if "vhdx" in name]
+
+
+def test_a_layer_over_a_utility_vm_shares_its_files_but_not_its_boot_configuration(store):
+    store.base(*UTILITY_VM)
+    store.unpack("layer", "base", ("Files", None), *UTILITY_VM[:2], ("UtilityVM/Files/new.exe", b"new"))
+    kernel, boot = (
+        os.stat(store.path("2", *name.split("/"))) for name in ("UtilityVM/Files/kernel.exe", BOOT + "/BCD")
+    )
+    assert (kernel.st_nlink, boot.st_nlink) == (2, 1)
+    assert os.path.exists(store.path("2", "UtilityVM", "SystemTemplate.vhdx"))
+
+
+def test_a_base_in_the_making_becomes_a_base_or_a_layer(store):
+    in_the_making(store)
+    store.snapshotter.commit("base", "key")
+    for hive in ("DEFAULT", "SAM", "SECURITY", "SOFTWARE", "SYSTEM"):
+        assert os.path.isfile(store.path("1", *CONFIG.split("/"), hive))
+    store.snapshotter.prepare("other")
+    with open(store.path("2", "Files", "b.txt"), "w") as file:
+        file.write("b")
+    _, start = calls()
+    store.snapshotter.commit("rebased", "other", parent="base")
+    assert calls(start)[0] == ["NameToGuid", "ImportLayer"]
+    with open(store.path("2", "Files", "b.txt")) as file:
+        assert file.read() == "b"
+    assert store.snapshotter.stat("rebased").parent == "base"
+    assert not os.path.exists(store.path("2", "blank.vhdx"))
+
+
+def test_a_utility_vm_needs_its_boot_configuration(store):
+    in_the_making(store)
+    os.makedirs(store.path("1", "UtilityVM", "Files"))
+    with pytest.raises(FailedPrecondition, match=r"failed to find .*Boot\\BCD"):
+        store.snapshotter.commit("base", "key")
+    assert "ProcessBaseImage" not in calls()[0]
+    os.makedirs(store.path("1", *BOOT.split("/")))
+    with open(store.path("1", *BOOT.split("/"), "BCD"), "w") as file:
+        file.write("regf")
+    store.snapshotter.commit("base", "key")
+    assert calls()[0][-2:] == ["ProcessBaseImage", "ProcessUtilityImage"]
+
+
+def test_usage_counts_hard_links_once(store):
+    store.base()
+    usage = store.snapshotter.usage("base")
+    lengths = {}
+    count = 1
+    for directory, directories, files in os.walk(store.path("1")):
+        count += len(directories)
+        for name in files:
+            status = os.stat(os.path.join(directory, name))
+            lengths[status.st_ino] = status.st_size
+    assert usage == (sum(lengths.values()), count + len(lengths))
+
+
+# -- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_crash_of_destroy_layer_kills_only_its_helper(store, monkeypatch):
+    prepared(store)
+    monkeypatch.setenv("WCSTUB_RULES", "DestroyLayer:1=crash")
+    store.snapshotter.remove("key")
+    (warning,) = store.snapshotter.warnings
+    assert "(0xc0000420)" in warning
+    assert os.path.isdir(store.path("rm-2"))
+    with pytest.raises(NotFound):
+        store.snapshotter.stat("key")
+
+
+def test_destroy_refuses_what_is_mounted_and_takes_what_is_missing(store):
+    mounted(store)
+    with pytest.raises(FailedPrecondition, match="is mounted at"):
+        store.layers.destroy(store.path("2"))
+    store.layers.destroy(store.path("9"))
+    assert "DestroyLayer" not in calls()[0]
+
+
+# -- paths and the host ----------------------------------------------------------------------------------------------
+
+
+def test_paths(store):
+    native = store.layers.native
+    assert native("c:/data/./x/../store/") == "c:\\data\\store"
+    assert native("\\\\?\\C:\\data") == "C:\\data"
+    assert native("C:\\") == "C:\\"
+    for path in (
+        "",
+        "data",
+        "C:data",
+        "\\data",
+        "\\\\host\\share",
+        "/data",
+        "C:\\a:b",
+        "C:\\a?b",
+        "C:\\a\0b",
+        "\\\\?\\UNC\\a",
+    ):
+        with pytest.raises(InvalidArgument):
+            native(path)
+    assert store.layers.filesystem_type(store.top + "\\not\\there") == "NTFS"
+
+
+def test_what_is_missing_is_listed_at_once(monkeypatch):
+    from core.win32 import advapi32, ntdll
+
+    monkeypatch.setattr(advapi32, "is_administrator", lambda: False)
+    monkeypatch.setattr(ntdll, "get_version", lambda: ntdll.Version(10, 0, 14393))
+    monkeypatch.setattr(bindflt.DLL, "missing", lambda: ["bindfltapi.dll"])
+    with pytest.raises(FailedPrecondition) as caught:
+        WindowsLayers()
+    assert len(caught.value.details["missing"]) == 3
+    assert re.search(r"17763.*14393.*bindfltapi\.dll.*administrator", caught.value.message)
+
+
+def test_long_paths(store):
+    store.base()
+    deep = "/".join(["d" * 100] * 10)
+    parents = ["/".join(["Files", *deep.split("/")[:count]]) for count in range(11)]
+    store.unpack("deep", "base", *((name, None) for name in parents), (f"Files/{deep}/file", b"deep"))
+    assert store.snapshotter.usage("deep").size
+    store.snapshotter.remove("deep")
+    assert store.snapshotter.warnings == []
+
+
+def test_through_the_door(tmp_path):
+    """One request a process, as in life: what the stand-ins remember is gone in between."""
+    root = str(tmp_path / "root")
+
+    def ask(*operations):
+        request = {
+            "protocol": 1,
+            "root": root,
+            "layers": "auto",
+            "operations": [{"operation": name, "arguments": arguments} for name, arguments in operations],
+        }
+        done = subprocess.run(
+            [sys.executable, "-X", "utf8", "-m", "core"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        reply = json.loads(done.stdout)
+        assert all(result["ok"] for result in reply["results"]), reply
+        return [result["result"] for result in reply["results"]]
+
+    target = str(tmp_path / "mnt")
+    ask(("prepare", {"key": "key"}))
+    ask(("commit", {"name": "base", "key": "key"}))
+    ask(("prepare", {"key": "c1", "parent": "base"}))
+    ask(("mount", {"key": "c1", "target": target}))
+    ask(("mount", {"key": "c1", "target": target}))
+    ask(("unmount", {"target": target}))
+    ask(("unmount", {"target": target}))
+    ask(("commit", {"name": "layer", "key": "c1"}))
+    assert [info["name"] for info in ask(("walk", {}))[0]] == ["base", "layer"]
+    ask(("remove", {"key": "layer"}), ("remove", {"key": "base"}))
+    assert os.listdir(os.path.join(root, "snapshots")) == []

@@ -1,0 +1,91 @@
+/*
+ * Copyright (c) 2026 wcow.snapshotter maintainers
+ * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+ * SPDX-License-Identifier: GPL-3.0-or-later
+ */
+/* Stand-in for bindfltapi.dll: keeps the mappings of this process in a list, changes no file access. */
+#include "standin.h"
+
+static struct { wchar_t *root, *target; ULONG flags; } g_map[256];
+static int g_n;
+
+EXPORT HRESULT WINAPI BfSetupFilter(HANDLE job, ULONG flags, const wchar_t *root, const wchar_t *target, const wchar_t **exc, ULONG nexc)
+{
+    CALL c = begin_call("BfSetupFilter");
+    HRESULT hr = S_OK;
+    int i;
+    (void)exc;
+    add(&c.line, " ");
+    addw(&c.line, root);
+    add(&c.line, " target=");
+    addw(&c.line, target);
+    add(&c.line, " job=%s flags=0x%lx exceptions=%lu", job ? "yes" : "null", flags, nexc);
+    run_rules(&c, root);
+    if (!c.skip)
+    {
+        EnterCriticalSection(&g_lock);
+        for (i = 0; i < g_n; i++) if ((flags & 0x40) && !_wcsicmp(g_map[i].root, root)) hr = HR(ERROR_ALREADY_EXISTS);   /* ASSUMED */
+        if (hr == S_OK && g_n < 256) { g_map[g_n].root = _wcsdup(root); g_map[g_n].target = _wcsdup(target); g_map[g_n++].flags = flags; }
+        LeaveCriticalSection(&g_lock);
+    }
+    return end_call(&c, hr);
+}
+
+EXPORT HRESULT WINAPI BfRemoveMapping(HANDLE job, const wchar_t *root)
+{
+    CALL c = begin_call("BfRemoveMapping");
+    HRESULT hr = HR(ERROR_NOT_FOUND);
+    int i;
+    add(&c.line, " ");
+    addw(&c.line, root);
+    add(&c.line, " job=%s", job ? "yes" : "null");
+    run_rules(&c, root);
+    if (!c.skip)
+    {
+        EnterCriticalSection(&g_lock);
+        for (i = 0; i < g_n; i++) if (!_wcsicmp(g_map[i].root, root)) { g_map[i] = g_map[--g_n]; hr = S_OK; break; }
+        LeaveCriticalSection(&g_lock);
+    }
+    return end_call(&c, hr);
+}
+
+/* reply: Size, Status, Count; Count x { VirtRootLen, VirtRootOff, Flags, NTargets, TargetsOff }; targets { Len, Off } */
+EXPORT HRESULT WINAPI BfGetMappings(ULONG flags, HANDLE job, const wchar_t *volume, void *sid, ULONG *size, BYTE *out)
+{
+    CALL c = begin_call("BfGetMappings");
+    HRESULT hr = S_OK;
+    ULONG need, pos, t, *e;
+    int i;
+    (void)job; (void)sid;
+    add(&c.line, " flags=0x%lx volume=", flags);
+    addw(&c.line, volume);
+    run_rules(&c, volume ? volume : L"");
+    if (!c.skip)
+    {
+        EnterCriticalSection(&g_lock);
+        need = 12 + g_n * 28;
+        for (i = 0; i < g_n; i++) need += 2 * (wcslen(g_map[i].root) + wcslen(g_map[i].target));
+        add(&c.line, " count=%d", g_n);
+        if (*size < need) hr = HR(ERROR_INSUFFICIENT_BUFFER);
+        else
+        {
+            e = (ULONG *)out;
+            e[0] = need; e[1] = 0; e[2] = g_n;
+            t = 12 + g_n * 20;
+            pos = 12 + g_n * 28;
+            for (i = 0; i < g_n; i++, t += 8)
+            {
+                ULONG a = 2 * wcslen(g_map[i].root), b = 2 * wcslen(g_map[i].target);
+                e = (ULONG *)(out + 12 + i * 20);
+                e[0] = a; e[1] = pos; e[2] = g_map[i].flags; e[3] = 1; e[4] = t;
+                memcpy(out + pos, g_map[i].root, a); pos += a;
+                e = (ULONG *)(out + t);
+                e[0] = b; e[1] = pos;
+                memcpy(out + pos, g_map[i].target, b); pos += b;
+            }
+        }
+        *size = need;
+        LeaveCriticalSection(&g_lock);
+    }
+    return end_call(&c, hr);
+}

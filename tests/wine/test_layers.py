@@ -1,0 +1,51 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+r"""The windows layer store on Windows Python and the stand-in DLLs.
+
+``traces/*.json`` are scenarios as containerd's own snapshotter ran them on the
+same stand-ins (commits 44e12dc5d8 and, ``head-``, v2.3.4): its operations with
+the native calls they made, and what lay on disk at the end. Where ours makes
+other calls on purpose, ``ours`` has them and ``why`` the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from . import kit
+
+HERE = pathlib.Path(__file__).parent
+CASES = HERE / "layers_cases.py"
+TRACES = sorted((HERE / "traces").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_trace(path, winpython, windows):
+    scenario = json.loads(path.read_text())
+    # Where the patched Wine notes what would grow a volume: among the calls.
+    environment = {"WINEKIT_IOCTL_LOG": str(windows.drive / "t" / "stub.log"), **scenario.get("environment", {})}
+    done = winpython(kit.windows_path(HERE / "traces" / "driver.py"), input=path.read_text(), env=environment)
+    outcome = json.loads(done.stdout)
+    for operation, found in zip(scenario["operations"], outcome["operations"], strict=True):
+        about = f"{operation['op']} {operation.get('key', '')}"
+        assert found.get("calls", []) == operation.get("ours", operation.get("calls", [])), about
+        assert ("error" in found) == ("error" in operation), (about, found)
+        # The sentences that people search for.
+        for sentence in re.findall(r"hcsshim::.*?\(0x\w+\)", operation.get("error", "")):
+            assert sentence in found["error"]
+    different = scenario.get("tree_ours", {"less": [], "more": []})
+    assert outcome["tree"] == sorted(set(scenario["tree"]) - set(different["less"]) | set(different["more"]))
+    assert outcome["left"] == []
+
+
+def test_cases(winpython, folder):
+    options = ("--noconftest", "-p", "no:cacheprovider", "-c", "NUL", "--basetemp", folder.windows + r"\t", "-q")
+    environment = {"WINEKIT_IOCTL_LOG": str(folder.path / "ioctl.log"), "WINEKIT_DISK_LENGTH": str(1 << 40)}
+    done = winpython("-m", "pytest", *options, kit.windows_path(CASES), env=environment, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ passed in ", done.stdout, re.MULTILINE), done.stdout
