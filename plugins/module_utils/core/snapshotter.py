@@ -413,21 +413,32 @@ class Snapshotter:
             self._forget_lock(number)
 
     def _set_aside(self, number: int) -> None:
-        directory = self._directory(number)
+        directory, aside = self._directory(number), self._aside(number)
         try:
             try:
-                os.rename(directory, self._aside(number))
+                os.rename(directory, aside)
             except PermissionError as error:
                 if getattr(error, "winerror", None) != _ERROR_ACCESS_DENIED:
                     raise
-                # A process that died may have left the layer attached.
-                self.layers.release(directory)
-                os.rename(directory, self._aside(number))
+                self._release(number, error)
+                os.rename(directory, aside)
         except FileNotFoundError:
             return
         except OSError as error:
             raise _os_error(error, f"failed to remove: rename {self.layers.presented(directory)}") from error
         sync_directory(os.path.dirname(directory))
+
+    def _release(self, number: int, denied: OSError) -> None:
+        """Detach a layer that a dead process left attached; ``denied`` is how the renaming of it failed."""
+        directory, aside = self._directory(number), self._aside(number)
+        try:
+            self.layers.release(directory)
+        except SnapshotterError as error:
+            paths = f"{self.layers.presented(directory)} {self.layers.presented(aside)}"
+            raise FailedPrecondition(
+                f"{error.message}: rename {paths}: {denied.strerror}; is a file below it open in another program?",
+                **error.details,
+            ) from error
 
     def _destroy(self, number: int) -> None:
         path = self._aside(number)
@@ -678,7 +689,7 @@ def _os_error(error: OSError, what: str) -> SnapshotterError:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return Unavailable(f"{what}: no space left on the volume; free some and run the task again")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        # Windows says the same to renaming a directory in which a file is open.
-        reason = "is a file in it open, or" if os.name == "nt" else "is the volume read-only, or"
-        return FailedPrecondition(f"{what}: {error.strerror}; {reason} the task run without administrator rights?")
+        return FailedPrecondition(
+            f"{what}: {error.strerror}; is the volume read-only, or the task run without administrator rights?"
+        )
     return FailedPrecondition(f"{what}: {error.strerror}")

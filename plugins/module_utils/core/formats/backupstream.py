@@ -235,7 +235,7 @@ def _streams(source: Source, what: str, start: int, sizes: Dict[str, int]) -> It
             raise _changed(what)
         content = chunks(sizes[name])
         yield Stream(name, sizes[name], content)
-        for _ in content:
+        for _piece in content:
             pass
         found += 1
     if found != len(sizes):

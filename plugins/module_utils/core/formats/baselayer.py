@@ -106,5 +106,5 @@ def write_file(layer: LayerRoot, file: LayerFile, *, existing: bool = False) -> 
 
 def _is_left_out(name: str) -> bool:
     # Of the utility VM, only its files: the rest is disks made of them.
-    above, _, base = name.rpartition("/")
+    above, _slash, base = name.rpartition("/")
     return fold(name) == RECYCLE_BIN or (above == layertar.UTILITY_VM and fold(base) != fold(layertar.FILES))

@@ -74,7 +74,7 @@ def read(reader: layertar.LayerReader, from_sddl: Callable[[str], bytes]) -> Rec
         except InvalidArgument as error:
             raise error.prefixed(f"entry {entry.name!r} is refused") from None
         yield file
-        for _ in following:
+        for _entry in following:
             pass
 
 

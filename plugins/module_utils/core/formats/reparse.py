@@ -39,7 +39,7 @@ def tag(data: bytes) -> int:
     """The reparse tag of a buffer. Raises InvalidArgument if the buffer is not one."""
     if not _HEADER.size <= len(data) <= MAX_SIZE:
         raise InvalidArgument(f"a reparse point has {len(data)} bytes: at least {_HEADER.size}, at most {MAX_SIZE}")
-    value, length, _ = _HEADER.unpack_from(data)
+    value, length, _reserved = _HEADER.unpack_from(data)
     if length + _HEADER.size + (0 if value & _MICROSOFT else _GUID_SIZE) != len(data):
         raise InvalidArgument(f"a reparse point has {len(data)} bytes, but says otherwise")
     return int(value)

@@ -28,7 +28,7 @@ def fault(data: bytes) -> str:
     """Why the bytes are no security descriptor, as the end of a sentence; empty if they are one."""
     if len(data) < _HEADER.size:
         return "is cut off"
-    revision, _, control, owner, group, sacl, dacl = _HEADER.unpack_from(data)
+    revision, _reserved, control, owner, group, sacl, dacl = _HEADER.unpack_from(data)
     if revision != 1 or not control & _SELF_RELATIVE:
         return "is not of the self-relative form"
     if not all(_is_sid(data, offset) for offset in (owner, group) if offset):
@@ -49,12 +49,12 @@ def _is_sid(data: bytes, offset: int) -> bool:
 def _is_acl(data: bytes, offset: int) -> bool:
     if offset + _ACL.size > len(data):
         return False
-    _, _, size, count, _ = _ACL.unpack_from(data, offset)
+    _revision, _reserved, size, count, _more = _ACL.unpack_from(data, offset)
     end: int = offset + size
     if end > len(data):
         return False
     offset += _ACL.size
-    for _ in range(count):
+    for _entry in range(count):
         if offset + _ACE.size > end:
             return False
         size = _ACE.unpack_from(data, offset)[2]

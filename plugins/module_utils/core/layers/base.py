@@ -197,7 +197,7 @@ class LayerStore(abc.ABC):
     def release(self, directory: str) -> None:  # noqa: B027 - a store that attaches nothing has nothing to do
         """Let go of a layer directory that cannot be renamed because a dead process left it attached.
 
-        Without effect on one that is not attached.
+        A store that attaches layers raises if this one was not, or cannot be released.
         """
 
     def discard(self, directory: str) -> None:

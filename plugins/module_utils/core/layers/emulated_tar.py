@@ -201,6 +201,7 @@ def _plain_path(directory: str, name: str) -> str:
     """Where an entry's name is in a layer directory whose files the reader does not know, whatever its case."""
     path = drives.find(directory, name.split("/"))
     above = os.path.dirname(path)
-    if os.path.realpath(above) != above:
+    # On Windows realpath gives names as they are spelled on disk.
+    if os.path.normcase(os.path.realpath(above)) != os.path.normcase(above):
         raise InvalidArgument(f"entry {name!r} is refused: it lies below a link of a parent layer")
     return path

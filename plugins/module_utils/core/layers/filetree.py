@@ -326,7 +326,18 @@ def _remove_once(top: str) -> None:
         _empty_once(top)
         os.rmdir(top)
     else:
-        os.unlink(top)
+        _unlink(top)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except PermissionError:
+        # Windows does not delete what is read-only; elsewhere it is the directory that counts.
+        if os.name == "posix":
+            raise
+        os.chmod(path, stat.S_IWRITE)
+        os.unlink(path)
 
 
 def _empty_once(top: str) -> None:
@@ -387,12 +398,8 @@ def _empty_path(top: str) -> None:
             for entry in entries:
                 if _is_directory(os.lstat(entry.path)):
                     directories.append(entry.path)
-                    continue
-                try:
-                    os.unlink(entry.path)
-                except PermissionError:
-                    os.chmod(entry.path, stat.S_IWRITE)
-                    os.unlink(entry.path)
+                else:
+                    _unlink(entry.path)
     for directory in reversed(directories[1:]):
         os.rmdir(directory)
 

@@ -243,7 +243,7 @@ class WindowsLayers(LayerStore):
         from . import windows_attachment
 
         with windows_attachment.prefixed("failed to deactivate layer following failed rename"):
-            windows_attachment.release(directory)
+            windows_attachment.release(directory, missing_ok=False)
 
     def discard(self, directory: str) -> None:
         """See the base class. Nothing in it was ever a layer, so Windows need not be asked."""

@@ -162,13 +162,13 @@ def detach(directory: str) -> None:
         vmcompute.deactivate_layer(directory)
 
 
-def release(directory: str, *, prepared: bool = False) -> None:
+def release(directory: str, *, prepared: bool = False, missing_ok: bool = True) -> None:
     """Detach a layer that may be prepared, only active, or neither.
 
     Unless it is known to be prepared, DeactivateLayer goes first, for that is
     all that is missing where a conversion died, and refuses a layer that is
-    prepared. Raises the last error of DeactivateLayer that means more than
-    "not active".
+    prepared. Raises the last error of DeactivateLayer; that it is not active
+    is one only if ``missing_ok`` is false.
     """
     if prepared:
         with contextlib.suppress(Win32Error):
@@ -177,10 +177,12 @@ def release(directory: str, *, prepared: bool = False) -> None:
         vmcompute.deactivate_layer(directory)
     except Win32Error as error:
         if error.winerror in _NOT_ATTACHED:
-            return
+            if missing_ok:
+                return
+            raise
         if prepared:
             raise
-        release(directory, prepared=True)
+        release(directory, prepared=True, missing_ok=missing_ok)
 
 
 def remove_mapping(target: str) -> bool:

@@ -112,7 +112,7 @@ def import_tar(
 ) -> ImportResult:
     """See ``LayerStore.import_layer``."""
     reader = layertar.LayerReader(stream)
-    records = _reported(layerfiletar.read(reader, _from_sddl), reader, progress)
+    records = _reported(layerfiletar.read(reader, advapi32.descriptor_from_sddl), reader, progress)
     with _privileges():
         try:
             if parents:
@@ -125,10 +125,6 @@ def import_tar(
                     root.remove_tree(name)
             raise
     return ImportResult(reader.size, reader.digest, reader.entries)
-
-
-def _from_sddl(text: str) -> bytes:
-    return advapi32.descriptor_from_sddl(text)
 
 
 def _reported(files: Records, reader: layertar.LayerReader, progress: Optional[Callable[[int], None]]) -> Records:

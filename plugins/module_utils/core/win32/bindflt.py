@@ -83,7 +83,7 @@ def parse_mappings(answer: bytes) -> List[Mapping]:
     Raises Internal if it contradicts itself.
     """
     try:
-        _, _, count = _HEADER.unpack_from(answer)
+        _size, _status, count = _HEADER.unpack_from(answer)
         return [_mapping(answer, _HEADER.size + index * _ENTRY.size) for index in range(count)]
     except (struct.error, UnicodeDecodeError) as error:
         raise Internal(f"cannot read the {len(answer)} bytes of bindings that the bind filter gave: {error}") from None

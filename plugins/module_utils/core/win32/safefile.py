@@ -92,7 +92,7 @@ def open_file(
 
 def open_parent(root: Handle, path: str) -> Tuple[Handle, str]:
     """The directory that holds ``path``, to be closed by the caller, and the last name of it."""
-    directory, _, name = path.rpartition("\\")
+    directory, _separator, name = path.rpartition("\\")
     return open_file(root, directory, GENERIC_READ, options=ntdll.FILE_DIRECTORY_FILE), name
 
 
