@@ -136,7 +136,10 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         self._warnings += entry.get("warnings") or []
         error = entry.get("error")
         if error:
-            raise TaskFailure(error["code"], error["message"], error.get("details"))
+            details = error.get("details") or {}
+            # What Windows says is what people search for; what it means and what to do comes after it.
+            advice = f". {details['advice']}" if "advice" in details else ""
+            raise TaskFailure(error["code"], error["message"] + advice, details)
         if "result" not in entry:
             raise TaskFailure("internal", f"The node's reply to {operation!r} has neither a result nor an error")
         return dict(entry)

@@ -281,9 +281,10 @@ class _Request(NamedTuple):
     check_mode: bool
     go_on: bool
     environment: Dict[str, str]
+    trace: bool
 
 
-_KEYS = ("protocol", "root", "layers", "operations", "check_mode", "on_error", "environment")
+_KEYS = ("protocol", "root", "layers", "operations", "check_mode", "on_error", "environment", "trace")
 
 
 def parse_request(text: bytes) -> _Request:
@@ -318,9 +319,9 @@ def parse_request(text: bytes) -> _Request:
     layers = request.get("layers", "auto")
     if layers not in LAYERS:
         raise InvalidArgument(f"layers {layers!r} is none of {', '.join(LAYERS)}")
-    check_mode = request.get("check_mode", False)
-    if not isinstance(check_mode, bool):
-        raise InvalidArgument("check_mode must be true or false")
+    check_mode, trace = request.get("check_mode", False), request.get("trace", False)
+    if not isinstance(check_mode, bool) or not isinstance(trace, bool):
+        raise InvalidArgument("check_mode and trace must be true or false")
     on_error = request.get("on_error", "stop")
     if on_error not in ("stop", "continue"):
         raise InvalidArgument(f"on_error {on_error!r} is none of stop, continue")
@@ -343,7 +344,7 @@ def parse_request(text: bytes) -> _Request:
         except InvalidArgument as error:
             parsed.append(("", {}))
             problems.append(error)
-    return _Request(root, layers, parsed, problems, check_mode, on_error == "continue", environment)
+    return _Request(root, layers, parsed, problems, check_mode, on_error == "continue", environment, trace)
 
 
 def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
@@ -413,6 +414,16 @@ def handle(text: bytes, attachment: Optional[BinaryIO] = None) -> Dict[str, Any]
             "protocol": PROTOCOL,
             "results": [{"ok": False, "error": _error(problem or refused)} for problem in request.problems],
         }
+    if not request.trace:
+        return {"protocol": PROTOCOL, "results": _run_all(request, attachment)}
+    from .win32 import trace
+
+    trace.start()
+    results = _run_all(request, attachment)
+    return {"protocol": PROTOCOL, "results": results, "trace": trace.stop()}
+
+
+def _run_all(request: _Request, attachment: Optional[BinaryIO]) -> List[Dict[str, Any]]:
     session = _Session(request.root, request.layers, request.check_mode, attachment)
     results: List[Dict[str, Any]] = []
     failed = ""
@@ -429,7 +440,7 @@ def handle(text: bytes, attachment: Optional[BinaryIO] = None) -> Dict[str, Any]
                 failed = f"operation {number} ({name})"
     finally:
         session.close()
-    return {"protocol": PROTOCOL, "results": results}
+    return results
 
 
 def _run(session: _Session, name: str, arguments: Dict[str, Any]) -> Dict[str, Any]:

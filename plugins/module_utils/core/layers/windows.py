@@ -259,12 +259,18 @@ class WindowsLayers(LayerStore):
         targets = self.mounted_at(directory)
         if targets:
             raise FailedPrecondition(f"{directory} is mounted at {targets[0]}: unmount it first")
-        from ..win32.errors import hcs_error
+        from ..win32 import trace
+        from ..win32.errors import hcs_error, win32_code
         from . import windows_destroy
 
-        with _told("cannot destroy layer", directory):
+        with (
+            _told("cannot destroy layer", directory),
+            trace.Call("vmcompute.DestroyLayer", {"path": directory}) as call,
+        ):
             hresult = windows_destroy.destroy(directory)
-        if hresult < 0 or hresult > 0x7FFFFFFF:
+            if hresult & 0x80000000:
+                call.failed = win32_code(hresult)
+        if hresult & 0x80000000:
             raise hcs_error("DestroyLayer", "DestroyLayer", hresult)
 
     def disk_usage(self, directory: str) -> Usage:

@@ -11,20 +11,22 @@ core is no package on disk that the other process could import.
 """
 
 import sys
+from typing import Any
 
 # Longer than any deletion of a layer takes; a base has some 200,000 files.
 _SECONDS = 1800
 
 
 def destroy(directory: str) -> int:
-    """Call DestroyLayer for a layer directory; returns its HRESULT, or the exit code of a process that died in it.
+    """Call DestroyLayer for a layer directory; returns its HRESULT, or the exception that ended the process.
 
-    Raises OSError if no other process can be started, TimeoutError if it does
-    not come to an end.
+    Raises OSError if the other process cannot be started or fails before the
+    call, TimeoutError if it does not come to an end.
     """
     import subprocess
 
-    source = __loader__.get_source(__name__)  # type: ignore[name-defined, unused-ignore]
+    loader: Any = __spec__.loader  # type: ignore[name-defined, unused-ignore]
+    source = loader.get_source(__name__)
     try:
         # Isolated, and with this directory as the only argument; the text goes through standard input.
         done = subprocess.run(
@@ -38,8 +40,12 @@ def destroy(directory: str) -> int:
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"DestroyLayer has not ended within {_SECONDS} seconds") from None
-    answer = done.stdout.strip()
-    return int(answer) if answer else done.returncode
+    if done.returncode == 0:
+        return int(done.stdout)
+    # Exceptions are NTSTATUS codes, which as errors have their top bit set.
+    if done.returncode & 0x80000000:
+        return done.returncode
+    raise ChildProcessError(f"the process for it ended with {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
 def main() -> None:

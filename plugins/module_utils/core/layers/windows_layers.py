@@ -22,7 +22,7 @@ from ..errors import FailedPrecondition
 from ..formats import baselayer, layerfiletar, layertar, transport
 from ..formats.layerfile import DIRECTORY_ATTRIBUTE, REPARSE_POINT, LayerFile, LayerRoot
 from ..win32 import advapi32, kernel32, ntdll, offreg, vmcompute
-from . import filetree, windows_attachment
+from . import filetree, windows_attachment, windows_mounts
 from .base import ImportResult
 from .windows_root import WindowsRoot
 
@@ -48,7 +48,17 @@ def convert_scratch(directory: str, parents: Sequence[str]) -> None:
         stack.enter_context(windows_attachment.initialised(directory, parents))
         root = stack.enter_context(WindowsRoot(stack.enter_context(_exported(directory, parents))))
         stack.enter_context(windows_attachment.prefixed("failed to reimport snapshot"))
-        _import(directory, parents, transport.read(root))
+        _import(directory, parents, _without_mount(transport.read(root)))
+
+
+def _without_mount(files: Records) -> Records:
+    """The records without what a mount wrote to the root of the volume."""
+    with contextlib.closing(files):
+        for file in files:
+            if file.name == layertar.FILES:
+                yield file._replace(streams=(each for each in file.streams if each.name != windows_mounts.SOURCE))
+            else:
+                yield file
 
 
 def convert_files(directory: str, parents: Sequence[str]) -> None:
@@ -165,7 +175,7 @@ def export_tar(directory: str, parents: Sequence[str], stream: BinaryIO) -> None
     with _privileges(), windows_attachment.initialised(directory, parents):
         if parents:
             with _exported(directory, parents) as folder, WindowsRoot(folder) as root:
-                _write_tar(transport.read(root), stream)
+                _write_tar(_without_mount(transport.read(root)), stream)
         else:
             with WindowsRoot(directory) as root:
                 _write_tar(baselayer.read(root), stream)

@@ -26,7 +26,7 @@ from ..win32 import bindflt, vmcompute
 from . import windows_attachment as attachment
 from .windows_attachment import BLANK, FILES, SCRATCH
 
-_SOURCE = "containerd.io-source"
+SOURCE = "containerd.io-source"
 _LAYER = "wcow.snapshotter-layer"
 
 
@@ -44,7 +44,7 @@ def mount(directory: str, parents: Sequence[str], target: str, read_only: bool) 
     settle(directory)
     if not read_only:
         _check_writable(directory, parents)
-    source = _read_stream(target, _SOURCE)
+    source = _read_stream(target, SOURCE)
     if source and _is_mounted(source, target):
         raise FailedPrecondition(f"{target} is a mount of {source} already: unmount it first")
     made = not os.path.lexists(target)
@@ -54,7 +54,7 @@ def mount(directory: str, parents: Sequence[str], target: str, read_only: bool) 
         raise FailedPrecondition(f"{target} is not an empty directory: nothing can be mounted there")
     with contextlib.ExitStack() as undo:
         if made:
-            undo.callback(os.rmdir, target)
+            undo.callback(_undo_directory, target)
         undo.callback(attachment.forget, directory)
         attachment.note(directory, attachment.Attachment(target, read_only))
         undo.callback(_delete_stream, target, _LAYER)
@@ -70,7 +70,7 @@ def mount(directory: str, parents: Sequence[str], target: str, read_only: bool) 
         _bind(directory, volume, target, read_only)
         undo.callback(_undo_mapping, target)
         try:
-            _write_stream(target, _SOURCE, directory)
+            _write_stream(target, SOURCE, directory)
         except OSError as error:
             raise FailedPrecondition(f"failed to record source for layer {directory}: {error.strerror}") from error
         undo.pop_all()
@@ -90,7 +90,7 @@ def unmount(target: str) -> None:
     """See ``LayerStore.unmount``. What failed half-way is continued when it is called again."""
     if not os.path.lexists(target):
         return
-    source = _read_stream(target, _SOURCE)
+    source = _read_stream(target, SOURCE)
     mapped = attachment.remove_mapping(target)
     layer = _read_stream(target, _LAYER)
     if mapped and (source or layer):
@@ -98,7 +98,8 @@ def unmount(target: str) -> None:
     elif _is_noted(layer, target):
         with attachment.prefixed(f"failed to detach layer {layer}"):
             attachment.release(layer, prepared=True)
-    _forget_mount(source or layer, target)
+    if source or layer:
+        _forget_mount(source or layer, target)
 
 
 def settle(directory: str) -> None:
@@ -106,7 +107,7 @@ def settle(directory: str) -> None:
     found = attachment.read(directory)
     if found is None:
         return
-    source = found.target and _read_stream(found.target, _SOURCE)
+    source = found.target and _read_stream(found.target, SOURCE)
     if found.target and (not source or _same(source, directory)):
         attachment.remove_mapping(found.target)
     with attachment.prefixed(f"failed to detach layer {directory}, which was left attached"):
@@ -116,8 +117,8 @@ def settle(directory: str) -> None:
 
 def _forget_mount(directory: str, target: str) -> None:
     for path in (target, os.path.join(directory, FILES)):
-        if _same(_read_stream(path, _SOURCE), directory):
-            _delete_stream(path, _SOURCE)
+        if _same(_read_stream(path, SOURCE), directory):
+            _delete_stream(path, SOURCE)
     if _same(_read_stream(target, _LAYER), directory):
         _delete_stream(target, _LAYER)
     if _is_noted(directory, target):
@@ -127,7 +128,7 @@ def _forget_mount(directory: str, target: str) -> None:
 def mounted_layer(target: str) -> Optional[str]:
     """The layer that is mounted at a target, or was before something went wrong."""
     layer = _read_stream(target, _LAYER)
-    return _read_stream(target, _SOURCE) or (layer if _is_noted(layer, target) else None)
+    return _read_stream(target, SOURCE) or (layer if _is_noted(layer, target) else None)
 
 
 def mounted_at(directory: str) -> List[str]:
@@ -137,7 +138,7 @@ def mounted_at(directory: str) -> List[str]:
 
 
 def _is_mounted(directory: str, target: str) -> bool:
-    return _is_noted(directory, target) and _same(_read_stream(target, _SOURCE), directory)
+    return _is_noted(directory, target) and _same(_read_stream(target, SOURCE), directory)
 
 
 def _is_noted(directory: str, target: str) -> bool:
@@ -147,6 +148,11 @@ def _is_noted(directory: str, target: str) -> bool:
 
 def _same(one: str, other: str) -> bool:
     return os.path.normcase(one) == os.path.normcase(other)
+
+
+def _undo_directory(target: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(target)
 
 
 def _undo_attach(directory: str) -> None:
@@ -164,7 +170,7 @@ def _check_target(target: str, layers: List[str]) -> None:
         raise InvalidArgument(f"{target} is the root of a volume: mount at a directory below it")
     above = os.path.dirname(target)
     while os.path.dirname(above) != above:
-        if _read_stream(above, _SOURCE):
+        if _read_stream(above, SOURCE):
             raise InvalidArgument(f"{target} lies in the mount at {above}: mount somewhere else")
         above = os.path.dirname(above)
     place = os.path.join(os.path.normcase(os.path.realpath(target)), "")

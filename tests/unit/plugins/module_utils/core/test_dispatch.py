@@ -157,7 +157,7 @@ GOOD = {"protocol": 1, "root": "/x", "operations": [{"operation": "walk", "argum
         (json.dumps({**GOOD, "root": 1}).encode(), "root must be the path"),
         (json.dumps({**GOOD, "layers": "zfs"}).encode(), "layers 'zfs' is none of auto, windows, emulated"),
         (json.dumps({**GOOD, "layers": []}).encode(), "layers"),
-        (json.dumps({**GOOD, "check_mode": "yes"}).encode(), "check_mode must be true or false"),
+        (json.dumps({**GOOD, "check_mode": "yes"}).encode(), "check_mode and trace must be true or false"),
         (json.dumps({**GOOD, "on_error": "ignore"}).encode(), "on_error 'ignore' is none of stop, continue"),
         (json.dumps({**GOOD, "environment": {"A": 1}}).encode(), "environment must be an object of strings"),
         (json.dumps({**GOOD, "environment": {"A=B": "1"}}).encode(), "environment must be an object of strings"),
@@ -246,6 +246,12 @@ def test_environment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_layers(door: Door) -> None:
     assert door(("walk", {}), layers="emulated")[0]["ok"]
     assert door(("walk", {}), layers="windows")[0]["error"]["code"] == "not_implemented"
+
+
+def test_trace(door: Door) -> None:
+    reply = door.raw(json.dumps(door.request(("walk", {}), trace=True)).encode())
+    assert reply["trace"] == []
+    assert "trace" not in door.raw(json.dumps(door.request(("walk", {}))).encode())
 
 
 def test_mount_and_unmount(door: Door, tmp_path: Any) -> None:
