@@ -71,6 +71,19 @@ def test_the_demo(lab):
         assert list(lab.file(node, "ProgramData/wcow-demo/snapshots").iterdir()) == []
 
 
+def test_the_acceptance_playbook(lab):
+    """What users run on real nodes."""
+    layer_tar = lab.directory / "base.tar.gz"
+    process = lab.ansible_playbook(
+        CHECKOUT / "tests" / "acceptance" / "acceptance.yml", "-e", json.dumps({"acceptance_layer": str(layer_tar)})
+    )
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert output.count("ACCEPTED: node") == 2, output
+    for node in NODES:
+        assert list(lab.file(node, "ProgramData/wcow-acceptance/store/snapshots").iterdir()) == []
+
+
 def examples(module):
     return [
         {key: value for key, value in task.items() if key != "register"} for task in yaml.safe_load(module.EXAMPLES)
