@@ -20,9 +20,8 @@ options:
   layers:
     description:
       - How layers are kept on the node's disk.
-      - V(windows) uses the Host Compute Service of Windows; it is not part of this release, and the core on the node
-        says so. V(emulated) keeps the same directories and VHDX files on any file system, for labs and tests. V(auto)
-        is V(windows) on Windows, and V(emulated) elsewhere.
+      - V(windows) uses the Host Compute Service of Windows. V(emulated) keeps the same directories and VHDX files on
+        any file system, for labs and tests. V(auto) is V(windows) on Windows, and V(emulated) elsewhere.
       - If not given, the host variable C(wcow_layers) counts, then the default.
     type: str
     choices: [auto, windows, emulated]

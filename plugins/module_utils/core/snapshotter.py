@@ -547,7 +547,9 @@ class Snapshotter:
 
     def is_mounted(self, key: str, target: str) -> bool:
         """Whether ``key`` is mounted at ``target``. Raises NotFound, InvalidArgument (``target`` is not absolute)."""
-        return self.layers.presented(self.layers.native(target)) in self.mounted_at(key)
+        wanted = os.path.normcase(self.layers.native(target))
+        directory = self._located(self.stat(key))
+        return any(os.path.normcase(place) == wanted for place in self.layers.mounted_at(directory))
 
     # -- exporting -----------------------------------------------------------
 

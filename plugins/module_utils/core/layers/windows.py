@@ -37,6 +37,7 @@ SCRATCH = "sandbox.vhdx"
 BLANK = "blank.vhdx"
 UTILITY_VM = "UtilityVM"
 UVM_TEMPLATE = "SystemTemplate.vhdx"
+RECORD = "attachment.json"
 
 #: The first Windows with the bind filter: Windows Server 2019 (hcsshim osversion/windowsbuilds.go).
 OLDEST_BUILD = 17763
@@ -231,7 +232,7 @@ class WindowsLayers(LayerStore):
 
     def mounted_at(self, directory: str) -> List[str]:
         # Most layers were never attached, and this is asked for each of a list.
-        if not os.path.lexists(os.path.join(directory, "attachment.json")):
+        if not os.path.lexists(os.path.join(directory, RECORD)):
             return []
         from . import windows_mounts
 

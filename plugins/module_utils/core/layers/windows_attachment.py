@@ -28,13 +28,7 @@ from ..win32.errors import (
     ERROR_PATH_NOT_FOUND,
     Win32Error,
 )
-
-# Files of a layer directory (hcsshim internal/wclayer and vmcompute.dll).
-FILES = "Files"
-SCRATCH = "sandbox.vhdx"
-BLANK = "blank.vhdx"
-
-RECORD = "attachment.json"
+from .windows import RECORD
 
 # What BfRemoveMapping says of a path that is no mapping (go-winio pkg/bindfilter).
 _NOT_MAPPED = (ERROR_INVALID_PARAMETER, ERROR_NOT_FOUND)

@@ -24,7 +24,7 @@ from typing import List, Optional, Sequence
 from ..errors import FailedPrecondition, InvalidArgument, SnapshotterError
 from ..win32 import bindflt, vmcompute
 from . import windows_attachment as attachment
-from .windows_attachment import BLANK, FILES, SCRATCH
+from .windows import BLANK, FILES, SCRATCH
 
 SOURCE = "containerd.io-source"
 _LAYER = "wcow.snapshotter-layer"
@@ -52,38 +52,51 @@ def mount(directory: str, parents: Sequence[str], target: str, read_only: bool) 
         os.makedirs(target)
     elif not stat.S_ISDIR(os.lstat(target).st_mode) or os.listdir(target):
         raise FailedPrecondition(f"{target} is not an empty directory: nothing can be mounted there")
-    with contextlib.ExitStack() as undo:
-        if made:
-            undo.callback(_undo_directory, target)
-        undo.callback(attachment.forget, directory)
+    try:
         attachment.note(directory, attachment.Attachment(target, read_only))
-        undo.callback(_delete_stream, target, _LAYER)
-        _write_stream(target, _LAYER, directory)
-        attachment.attach(directory, parents)
-        undo.callback(_undo_attach, directory)
+        try:
+            _write_stream(target, _LAYER, directory)
+            attachment.attach(directory, parents)
+        except BaseException:
+            _forget_mount(directory, target)
+            raise
+        _bind(directory, parents, target, read_only)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(target)
+        raise
+
+
+def _bind(directory: str, parents: Sequence[str], target: str, read_only: bool) -> None:
+    """Show an attached layer at the target; on any error it is detached again."""
+    mapped = False
+    try:
         with attachment.prefixed(f"failed to get layer mount path for {directory}"):
             volume = vmcompute.get_layer_mount_path(directory)
         if not parents:
             volume = os.path.join(volume, FILES)
             if not os.path.isdir(volume):
                 raise FailedPrecondition(f"failed to find layer {directory}'s {FILES}: {volume} does not exist")
-        _bind(directory, volume, target, read_only)
-        undo.callback(_undo_mapping, target)
+        elif not volume.endswith("\\"):
+            volume += "\\"
+        flags = bindflt.NO_MULTIPLE_TARGETS | (bindflt.READ_ONLY_MAPPING if read_only else 0)
+        failed = f"failed to set volume mount path for layer {directory}: failed to bind target"
+        with attachment.prefixed(f'{failed} "{volume}" to root "{target}"'):
+            bindflt.setup_filter(target, volume, flags)
+        mapped = True
         try:
             _write_stream(target, SOURCE, directory)
         except OSError as error:
             raise FailedPrecondition(f"failed to record source for layer {directory}: {error.strerror}") from error
-        undo.pop_all()
-
-
-def _bind(directory: str, volume: str, target: str, read_only: bool) -> None:
-    if "Volume{" in volume and not volume.endswith("\\"):
-        volume += "\\"
-    flags = bindflt.NO_MULTIPLE_TARGETS | (bindflt.READ_ONLY_MAPPING if read_only else 0)
-    with attachment.prefixed(
-        f'failed to set volume mount path for layer {directory}: failed to bind target "{volume}" to root "{target}"'
-    ):
-        bindflt.setup_filter(target, volume, flags)
+    except BaseException:
+        # If this fails too, the note stays, and the next operation on the layer goes on.
+        with contextlib.suppress(SnapshotterError):
+            if mapped:
+                attachment.remove_mapping(target)
+            attachment.detach(directory)
+            _forget_mount(directory, target)
+        raise
 
 
 def unmount(target: str) -> None:
@@ -148,21 +161,6 @@ def _is_noted(directory: str, target: str) -> bool:
 
 def _same(one: str, other: str) -> bool:
     return os.path.normcase(one) == os.path.normcase(other)
-
-
-def _undo_directory(target: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(target)
-
-
-def _undo_attach(directory: str) -> None:
-    with contextlib.suppress(SnapshotterError):
-        attachment.detach(directory)
-
-
-def _undo_mapping(target: str) -> None:
-    with contextlib.suppress(SnapshotterError):
-        attachment.remove_mapping(target)
 
 
 def _check_target(target: str, layers: List[str]) -> None:
