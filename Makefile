@@ -25,7 +25,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv build demo test test-pythons bench clean $(LANES)
+.PHONY: help venv build demo test wine test-pythons bench clean $(LANES)
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
@@ -110,6 +110,9 @@ peers: venv ## The same operations on containerd and on ours; qemu-img on our di
 sanity: venv ## ansible-test sanity and units, offline
 	tests/run_sanity
 	@echo "sanity: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
+
+wine: venv build ## The core on Windows Python in a patched Wine, against stand-ins for the DLLs of Windows (Debian 12)
+	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) --dist worksteal tests/wine
 
 test-pythons: $(VENV)/bin/python ## The tests of the core on every other Python that is installed, 3.9 to 3.14
 	tests/run_pythons

@@ -9,6 +9,7 @@ import argparse
 import http.client
 import itertools
 import json
+import os
 import secrets
 import select
 import ssl
@@ -77,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--spawn", type=_seconds, default=0.0, metavar="S", help="seconds that a new shell takes (default 0)"
     )
+    up.add_argument(
+        "--python",
+        type=_program,
+        default=sys.executable,
+        metavar="PATH",
+        help="what nodes run as Python (default this)",
+    )
     up.add_argument("--without-python", action="store_true", help="nodes have no Python")
     status = commands.add_parser("status", help="say whether the lab is up; exit code 3 if it is not")
     down = commands.add_parser("down", help="stop the lab; the nodes' files stay")
@@ -104,6 +112,12 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _program(text: str) -> str:
+    if not (os.path.isfile(text) and os.access(text, os.X_OK)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a program")
+    return os.path.abspath(text)
+
+
 def _list_of(choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         values = tuple(text.split(","))
@@ -129,6 +143,7 @@ def _up(directory: Path, options: argparse.Namespace) -> int:
         latency=options.latency,
         spawn=options.spawn,
         with_python=not options.without_python,
+        interpreter=options.python,
         password=secrets.token_urlsafe(18),
     )
     _start(directory, configuration)

@@ -36,10 +36,10 @@ class HostFiles:
         self._program_files = drive / "Program Files"
         self._program_data = drive / "ProgramData"
 
-    def create(self, with_python: bool) -> None:
+    def create(self, with_python: bool, interpreter: str = sys.executable) -> None:
         """Make the directories that every Windows host has; with Python, or surely without it.
 
-        Python is a link to the interpreter that runs the lab (to the real one, not to its venv).
+        Python is a link to the interpreter (to the real one, not to that of its venv).
         """
         for directory in (self.home, self._temp, self._program_files, self._program_data):
             directory.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class HostFiles:
         python.unlink(missing_ok=True)
         if with_python:
             python.parent.mkdir(parents=True, exist_ok=True)
-            python.symlink_to(os.path.realpath(sys.executable))
+            python.symlink_to(os.path.realpath(interpreter))
 
     def native(self, path: str) -> Path | None:
         """Where an absolute Windows path lies here, existing or not; None if it is not one.

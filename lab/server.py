@@ -39,6 +39,7 @@ class Configuration(NamedTuple):
     spawn: float
     with_python: bool
     password: str
+    interpreter: str = sys.executable
     idle_timeout: float = IDLE_TIMEOUT
 
 
@@ -62,7 +63,7 @@ class Server:
         states = []
         for number, connection in enumerate(configuration.connections, start=1):
             files = HostFiles(f"node{number}", directory / f"node{number}")
-            files.create(configuration.with_python)
+            files.create(configuration.with_python, configuration.interpreter)
             node = Node(files, self._log, configuration.latency, configuration.spawn, configuration.idle_timeout)
             port = await self._listen(Endpoint(node, credentials, configuration.tls), context)
             self._nodes.append(node)

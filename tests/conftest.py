@@ -22,6 +22,16 @@ def pytest_configure(config):
         "markers",
         "requires_tool(name, package): needs the program ``name``, which is in the Debian package ``package``",
     )
+    config.addinivalue_line("markers", "posix: about what Windows does not have, and not for it")
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.name == "nt":
+        foreign = [
+            item for item in items if item.get_closest_marker("posix") or item.get_closest_marker("requires_tool")
+        ]
+        items[:] = [item for item in items if item not in foreign]
+        config.hook.pytest_deselected(items=foreign)
 
 
 def pytest_runtest_setup(item):
@@ -64,6 +74,7 @@ def pytest_terminal_summary(terminalreporter, config):
     )
     reasons = collections.Counter(report.longrepr[2] for report in stats.get("skipped", ()))
     with open(path, "a", encoding="utf-8") as account:
-        lane = " ".join(os.path.basename(os.path.normpath(arg)) for arg in config.args)
+        system = ["windows"] if os.name == "nt" else []
+        lane = "-".join([*system, *(os.path.basename(os.path.normpath(arg)) for arg in config.args)])
         account.write(f"{lane}: {passed} passed, {failed} failed, {skipped} skipped\n")
         account.writelines(f"  {count} skipped: {reason}\n" for reason, count in sorted(reasons.items()))

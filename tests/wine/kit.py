@@ -60,7 +60,7 @@ def wine() -> Path:
 
 def standins() -> Path:
     """A folder with the stand-in DLLs."""
-    sources = list((HERE / "standins").iterdir())
+    sources = list((HERE / "standins").glob("*.[ch]"))
     flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-s", "-shared", "-static-libgcc")
 
     def build(folder: Path) -> None:
@@ -227,16 +227,17 @@ def temporary_windows(**options: Any) -> Iterator[Windows]:
         yield windows
 
 
-def launcher(path: Path, version: str = NEWEST) -> None:
-    """Write a program that a lab can give to its nodes as Python.
+def launcher(path: Path, version: str = NEWEST, **environment: str) -> None:
+    """Write a program that a lab can give to its nodes as Python, with more in its environment.
 
     It runs in the Windows whose prefix is ``windows`` in the node's directory, and whose drive is the node's ``C``.
     """
-    settings = {**_environment(Path("$node/windows")), "node": "${0%%/C/Program Files/*}"}
-    exports = "".join(f'export {name}="{value}"\n' for name, value in sorted(settings.items(), reverse=True))
+    settings = {"node": "${0%%/C/Program Files/*}", **_environment(Path("$node/windows"))}
+    lines = [f'export {name}="{value}"' for name, value in settings.items()]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines.append("unset WCOW_EMULATED_DRIVES")  # Its drives are real ones to it.
     command = shlex.join([str(wine() / "lib/wine/wine64"), str(python(version) / "python.exe")])
-    # Its drives are real ones to it.
-    path.write_text(f'#!/bin/sh\n{exports}unset WCOW_EMULATED_DRIVES\nexec {command} "$@"\n')
+    path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
     path.chmod(0o755)
 
 

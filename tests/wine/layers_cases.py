@@ -267,7 +267,7 @@ def settle(store, number):
         store.snapshotter.unmount(store.top + "\\mnt")
     if os.path.isdir(store.path(number)):
         windows_mounts.settle(store.path(number))
-        store.layers.release(store.path(number))
+        windows_attachment.release(store.path(number))
         os.rename(store.path(number), store.path("moved"))
         os.rename(store.path("moved"), store.path(number))
 
@@ -424,6 +424,19 @@ def test_a_conversion_that_died_is_undone_by_what_comes_next(store, operation):
     OPERATIONS[operation][1](store)
 
 
+def test_a_mount_that_cannot_be_undone_is_undone_by_the_next_one(store, monkeypatch):
+    prepared(store)
+    target = store.top + "\\mnt"
+    monkeypatch.setenv("WCSTUB_RULES", "BfSetupFilter@cannot:1=0x80070005;UnprepareLayer@cannot:1=0x80070006")
+    with pytest.raises(SnapshotterError, match=r"failed to bind target .* \(0x5\)"):
+        store.snapshotter.mount("key", target)
+    assert not os.path.exists(target)
+    monkeypatch.setenv("WCSTUB_RULES", "")
+    store.snapshotter.mount("key", target)
+    assert store.layers.mounted_at(store.path("2")) == [target]
+    store.snapshotter.unmount(target)
+
+
 def test_transient_errors_of_server_2019_are_tried_again(store, monkeypatch):
     prepared(store)
     _, start = calls()
@@ -505,6 +518,25 @@ def test_round_trips(store):
     assert not [name for name in names if "vhdx" in name]
 
 
+def test_streams_of_directories_are_kept_but_not_that_of_a_mount(store):
+    prepared(store)
+    files = store.path("2", "sandbox.contents", "Files")
+    os.makedirs(files + "\\sub")
+    for path in (files + ":containerd.io-source", files + "\\sub:mine"):
+        with open(path, "w") as stream:
+            stream.write("x")
+    with open(files + "\\a.txt", "w") as file:
+        file.write("changed")
+    # What cannot be in a tar is left out of it, as by hcsshim.
+    out = io.BytesIO()
+    store.layers.export_layer(store.path("2"), [store.path("1")], out)
+    assert [entry.name for entry, _ in contents(out.getvalue())][:3] == ["Files", "Files/a.txt", "Files/sub"]
+    store.snapshotter.commit("name", "key")
+    with open(store.path("2", "Files", "sub:mine")) as stream:
+        assert stream.read() == "x"
+    assert not os.path.exists(store.path("2", "Files:containerd.io-source"))
+
+
 def test_a_layer_over_a_utility_vm_shares_its_files_but_not_its_boot_configuration(store):
     store.base(*UTILITY_VM)
     store.unpack("layer", "base", ("Files", None), *UTILITY_VM[:2], ("UtilityVM/Files/new.exe", b"new"))
@@ -572,6 +604,15 @@ def test_a_crash_of_destroy_layer_kills_only_its_helper(store, monkeypatch):
         store.snapshotter.stat("key")
 
 
+def test_a_helper_that_fails_before_its_call_destroyed_nothing(store, monkeypatch):
+    prepared(store)
+    monkeypatch.setattr(sys, "executable", os.path.join(os.environ["SYSTEMROOT"], "system32", "hostname.exe"))
+    store.snapshotter.remove("key")
+    (warning,) = store.snapshotter.warnings
+    assert "cannot destroy layer" in warning
+    assert os.path.isdir(store.path("rm-2"))
+
+
 def test_destroy_refuses_what_is_mounted_and_takes_what_is_missing(store):
     mounted(store)
     with pytest.raises(FailedPrecondition, match="is mounted at"):
@@ -627,11 +668,13 @@ def test_long_paths(store):
     assert store.snapshotter.warnings == []
 
 
-def test_through_the_door(tmp_path):
-    """One request a process, as in life: what the stand-ins remember is gone in between."""
+@pytest.fixture
+def ask(tmp_path):
+    """Makes a request in a process of its own, as in life: what the stand-ins remember is gone in between."""
     root = str(tmp_path / "root")
+    environment = {**os.environ, "TEMP": str(tmp_path / "temp"), "TMP": str(tmp_path / "temp")}
 
-    def ask(*operations):
+    def make(*operations, rules="", dies=False):
         request = {
             "protocol": 1,
             "root": root,
@@ -641,14 +684,22 @@ def test_through_the_door(tmp_path):
         done = subprocess.run(
             [sys.executable, "-X", "utf8", "-m", "core"],
             input=json.dumps(request),
+            env={**environment, "WCSTUB_RULES": rules},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
+        if dies:
+            assert done.returncode == 0xC0000420
+            return []
         reply = json.loads(done.stdout)
         assert all(result["ok"] for result in reply["results"]), reply
         return [result["result"] for result in reply["results"]]
 
+    return make
+
+
+def test_through_the_door(ask, tmp_path):
     target = str(tmp_path / "mnt")
     ask(("prepare", {"key": "key"}))
     ask(("commit", {"name": "base", "key": "key"}))
@@ -660,4 +711,15 @@ def test_through_the_door(tmp_path):
     ask(("commit", {"name": "layer", "key": "c1"}))
     assert [info["name"] for info in ask(("walk", {}))[0]] == ["base", "layer"]
     ask(("remove", {"key": "layer"}), ("remove", {"key": "base"}))
-    assert os.listdir(os.path.join(root, "snapshots")) == []
+    assert os.listdir(tmp_path / "root" / "snapshots") == []
+
+
+@pytest.mark.parametrize("call", ["ActivateLayer", "PrepareLayer", "ExportLayer", "ImportLayer"])
+def test_a_commit_whose_process_died_is_done_again(ask, tmp_path, call):
+    ask(("prepare", {"key": "key"}), ("commit", {"name": "base", "key": "key"}))
+    ask(("prepare", {"key": "c1", "parent": "base"}))
+    ask(("commit", {"name": "layer", "key": "c1"}), rules=call + ":1=crash", dies=True)
+    ask(("commit", {"name": "layer", "key": "c1"}))
+    assert os.path.isdir(tmp_path / "root" / "snapshots" / "2" / "Hives")
+    assert os.listdir(tmp_path / "temp") == []
+    assert not os.path.exists(tmp_path / "root" / "snapshots" / "2" / "attachment.json")

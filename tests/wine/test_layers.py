@@ -16,6 +16,7 @@ import pathlib
 import re
 
 import pytest
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils._payload import payload
 
 from . import kit
 
@@ -49,3 +50,29 @@ def test_cases(winpython, folder):
     done = winpython("-m", "pytest", *options, kit.windows_path(CASES), env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d+ passed in ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_from_the_payload(winpython, folder):
+    """As on a node: the core is in memory only, also for the process that destroys layers."""
+    (folder.path / "payload.zip").write_bytes(payload().data)
+    operations = [
+        ("prepare", {"key": "key"}),
+        ("commit", {"name": "base", "key": "key"}),
+        ("remove", {"key": "base"}),
+    ]
+    request = {
+        "protocol": 1,
+        "root": folder.windows + "\\root",
+        "layers": "windows",
+        "operations": [{"operation": name, "arguments": arguments} for name, arguments in operations],
+    }
+    boot = payload().boot
+    program = (
+        f"path = r'{folder.windows}\\payload.zip'; data = open(path, 'rb').read(); names = {{'__name__': 'boot'}}; "
+        f"exec(data[{boot.start}:{boot.stop}], names); raise SystemExit(names['run'](path, data))"
+    )
+    done = winpython("-c", program, input=json.dumps(request) + "\n", env={"PYTHONPATH": ""})
+    results = json.loads(done.stdout)["results"]
+    assert [result["ok"] for result in results] == [True] * 3, results
+    assert [result["warnings"] for result in results] == [[]] * 3
+    assert list((folder.path / "root" / "snapshots").iterdir()) == []

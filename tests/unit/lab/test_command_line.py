@@ -109,6 +109,7 @@ def test_a_directory_that_cannot_be_written(directory):
         (["--connection", "psrp,ssh"], "'ssh' is not one of psrp, winrm"),
         (["--latency", "-1"], "'-1' is not a number of seconds"),
         (["--spawn", "nan"], "'nan' is not a number of seconds"),
+        (["--python", "/etc/passwd"], "'/etc/passwd' is not a program"),
         (["--bind", "0.0.0.0"], "unrecognized arguments"),
     ],
 )

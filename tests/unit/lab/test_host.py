@@ -54,6 +54,12 @@ def test_the_python_of_a_node_is_the_real_interpreter(files):
     assert os.path.realpath(program) == os.path.realpath(sys.executable)
 
 
+def test_another_python(tmp_path):
+    files = HostFiles("node1", tmp_path)
+    files.create(with_python=True, interpreter="/bin/sh")
+    assert os.path.realpath(files.native(PYTHON)) == os.path.realpath("/bin/sh")
+
+
 def test_a_node_without_python(files):
     files.create(with_python=False)
     assert files.program(PYTHON) is None

@@ -471,7 +471,32 @@ EXPORT HRESULT WINAPI DestroyLayer(DRIVER_INFO *d, const wchar_t *id)
     FINISH;
 }
 
-/* at least `size` bytes; nothing is resized here, the log is the result */
+/* the program of WCSTUB_EXPAND resizes the disk, if there is one */
+static DWORD expand_disk(const wchar_t *layer, unsigned long long size)
+{
+    wchar_t program[1024], *disk, *line;
+    STARTUPINFOW start = { .cb = sizeof(start) };
+    PROCESS_INFORMATION process;
+    DWORD code = ERROR_GEN_FAILURE;
+    if (!env_str(L"WCSTUB_EXPAND", program, 1024)) return 0;
+    disk = join(layer, L"sandbox.vhdx");
+    line = malloc((wcslen(program) + wcslen(disk) + 40) * sizeof(wchar_t));
+    swprintf(line, wcslen(program) + wcslen(disk) + 40, L"%ls \"%ls\" %llu", program, disk, size);
+    if (!CreateProcessW(NULL, line, NULL, NULL, FALSE, 0, NULL, NULL, &start, &process)) code = GetLastError();
+    else
+    {
+        WaitForSingleObject(process.hProcess, INFINITE);
+        GetExitCodeProcess(process.hProcess, &code);
+        CloseHandle(process.hThread);
+        CloseHandle(process.hProcess);
+        if (code) code = ERROR_GEN_FAILURE;
+    }
+    free(disk);
+    free(line);
+    return code;
+}
+
+/* at least `size` bytes */
 EXPORT HRESULT WINAPI ExpandSandboxSize(DRIVER_INFO *d, const wchar_t *id, unsigned long long size)
 {
     START("ExpandSandboxSize");
@@ -481,6 +506,7 @@ EXPORT HRESULT WINAPI ExpandSandboxSize(DRIVER_INFO *d, const wchar_t *id, unsig
     {
         if (!writable(path)) hr = HR(ERROR_FILE_NOT_FOUND);                          /* ASSUMED */
         else if (layer_of(path)->disk) hr = HR(ERROR_SHARING_VIOLATION);             /* ASSUMED */
+        else W32(expand_disk(path, size));
     }
     FINISH;
 }

@@ -74,6 +74,7 @@ LAYER2 = [
 EXTENDED = [
     ("Files", None),
     ("Files/ea.txt", b"x", 0x20, {"MSWINDOWS.xattr.NAME": base64.b64encode(b"value").decode()}),
+    ("Files/sddl.txt", b"x", 0x20, {"MSWINDOWS.sd": "O:BAG:SYD:(A;;FA;;;BA)"}),
     ("Files/bad.txt", b"x", "0x20"),
 ]
 TARS = {"base": BASE, "baseuvm": BASE + UTILITY_VM, "layer2": LAYER2, "eas": EXTENDED}

@@ -31,7 +31,7 @@ class Door:
 
     def request(self, *operations: Any, **keys: Any) -> Dict[str, Any]:
         listed = [{"operation": name, "arguments": arguments} for name, arguments in operations]
-        return {"protocol": 1, "root": self.root, "operations": listed, **keys}
+        return {"protocol": 1, "root": self.root, "layers": "emulated", "operations": listed, **keys}
 
     def __call__(self, *operations: Any, **keys: Any) -> List[Dict[str, Any]]:
         reply = self.raw(json.dumps(self.request(*operations, **keys)).encode())
@@ -243,6 +243,7 @@ def test_environment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is not on an NTFS volume" in error["message"]
 
 
+@pytest.mark.posix
 def test_layers(door: Door) -> None:
     assert door(("walk", {}), layers="emulated")[0]["ok"]
     assert door(("walk", {}), layers="windows")[0]["error"]["code"] == "not_implemented"

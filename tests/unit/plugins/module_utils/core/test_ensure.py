@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -476,7 +477,8 @@ def test_layer(task: Task, archive: str) -> None:
         archive,
         parent="base",
     )
-    task.fails(NotFound, "src /nowhere.tar does not exist on the node", ensure_layer, "x", "/nowhere.tar")
+    nowhere = archive + "-elsewhere"
+    task.fails(NotFound, f"src {re.escape(nowhere)} does not exist on the node", ensure_layer, "x", nowhere)
     assert (
         task(ensure_snapshot, "active", key="a", parent="os", rootfs_size="40GB").result["snapshot"]["rootfs_size"]
         == 40 * GIB
@@ -530,7 +532,8 @@ def test_exports_that_are_refused(task: Task, tmp_path: Any) -> None:
     dest = str(tmp_path / "x.tar")
     task.fails(NotFound, "snapshot does not exist", ensure_export, "nothing", dest)
     task.fails(FailedPrecondition, '"a" is an active snapshot .*; only a committed', ensure_export, "a", dest)
-    task.fails(FailedPrecondition, "does not exist on the node; make it first", ensure_export, "base", "/nowhere/x.tar")
+    nowhere = str(tmp_path / "nowhere" / "x.tar")
+    task.fails(FailedPrecondition, "does not exist on the node; make it first", ensure_export, "base", nowhere)
     task.fails(FailedPrecondition, "is a directory on the node", ensure_export, "base", str(tmp_path), force=True)
 
 

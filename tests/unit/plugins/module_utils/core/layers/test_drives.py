@@ -19,6 +19,7 @@ def top(tmp_path, monkeypatch):
     return str(tmp_path)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("path", "native"),
     [
@@ -40,6 +41,7 @@ def test_native(top, path, native):
     assert drives.to_native(path) == os.path.join(top, native)
 
 
+@pytest.mark.posix
 def test_an_exact_match_wins_over_another_case(top):
     os.mkdir(os.path.join(top, "C", "DATA"))
     os.mkdir(os.path.join(top, "C", "data"))
@@ -81,7 +83,7 @@ def test_what_is_no_absolute_path(top, path):
     assert caught.value.message.count(":") >= 1
 
 
-@pytest.mark.skipif(os.name != "posix", reason="paths of a POSIX host")
+@pytest.mark.posix
 def test_posix_paths_are_native(top, monkeypatch):
     assert drives.to_native("/srv/../a:b") == "/srv/../a:b"
     monkeypatch.delenv(drives.VARIABLE)

@@ -43,7 +43,7 @@ def directory(tmp_path):
     return str(tmp_path / "2")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="this is about other hosts")
+@pytest.mark.posix
 def test_other_hosts_are_told():
     with pytest.raises(NotImplementedHere, match="layers: emulated works on every host"):
         windows.WindowsLayers()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pkgutil
 import struct
 import subprocess
@@ -32,8 +33,6 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.win32 import
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-elsewhere = pytest.mark.skipif(sys.platform == "win32", reason="is about systems that are not Windows")
-
 
 @pytest.fixture
 def recording():
@@ -52,10 +51,12 @@ def test_every_module_imports():
 
 def test_errors_do_not_load_ctypes():
     program = f"import sys; import {win32.__name__}.errors; sys.exit('ctypes' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)}, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60
+    )
 
 
-@elsewhere
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "call",
     [
@@ -71,7 +72,7 @@ def test_calls_say_that_this_is_no_windows(call):
         call()
 
 
-@elsewhere
+@pytest.mark.posix
 def test_privileges_say_that_this_is_no_windows():
     with pytest.raises(NotImplementedHere), advapi32.privileges(advapi32.BACKUP):
         raise AssertionError("not reached")
@@ -197,7 +198,7 @@ def test_what_raises_on_its_way_is_recorded_too(recording):
 # -- libraries ---------------------------------------------------------------
 
 
-@elsewhere
+@pytest.mark.posix
 def test_what_is_missing_cannot_be_told_elsewhere():
     with pytest.raises(NotImplementedHere):
         library.Library("kernel32.dll", "every Windows", {}).missing()

@@ -1,0 +1,78 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lifecycle of the integration tests, on lab nodes whose Python is the one for Windows.
+
+Over the emulated layer store all of it; over the windows store what needs no
+redirected file access, which the stand-in for bindflt does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import tempfile
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.tests.integration.nodes import Lab
+from ansible_collections.wcow.snapshotter.tests.integration.test_lifecycle import (  # noqa: F401
+    NODES,
+    test_bad_input,
+    test_the_acceptance_playbook,
+    test_the_demo,
+    test_the_examples_of_the_modules,
+)
+from ansible_collections.wcow.snapshotter.tests.wine import kit
+
+
+def real_disks(folder):
+    """The environment for disks that are VHDX files, of a template in ``folder``, with a volume that can be grown."""
+    template = folder / "template.vhdx"
+    vhdx.create(str(template), 20 << 30)
+    templates = ("WCSTUB_BLANK", "WCSTUB_BLANK_BASE", "WCSTUB_UVM", "WCSTUB_UVM_BASE")
+    grow = (
+        kit.python() / "python.exe",
+        kit.HERE / "standins" / "grow_disk.py",
+        kit.CHECKOUT / "plugins" / "module_utils",
+    )
+    expand = " ".join(f'"{kit.windows_path(part)}"' for part in grow)
+    return {
+        **dict.fromkeys(templates, kit.windows_path(template)),
+        "WCSTUB_EXPAND": expand,
+        "WCSTUB_VOLUME": "\\\\?\\C:\\",
+        "WINEKIT_DISK_LENGTH": str(1 << 40),
+    }
+
+
+@pytest.fixture
+def lab():
+    with contextlib.ExitStack() as stack:
+        # In the cache: a Windows wants to lie beside its installation.
+        directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-", dir=kit.CACHE)))
+        kit.launcher(directory / "python", **real_disks(directory))
+        started = Lab(directory / "lab", "--python", str(directory / "python"))
+        stack.callback(started.lab, "down")
+        for node in NODES:
+            drive = started.directory / node / "C"
+            # Wine insists on its own spelling; the lab, on Linux, finds its files by Windows'.
+            for name in ("Users", "Windows"):
+                (drive / name).rename(drive / name.lower())
+                (drive / name).symlink_to(name.lower())
+            stack.enter_context(kit.Windows(drive.parent / "windows", drive))
+        started.inventory["windows"]["vars"]["wcow_layers"] = "emulated"
+        yield started
+
+
+@pytest.fixture
+def lab_with_windows_layers(lab):
+    lab.inventory["windows"]["vars"]["wcow_layers"] = "windows"
+    return lab
+
+
+def test_the_demo_over_windows_layers(lab_with_windows_layers):
+    test_the_demo(lab_with_windows_layers)
+
+
+def test_the_examples_over_windows_layers(lab_with_windows_layers):
+    test_the_examples_of_the_modules(lab_with_windows_layers)
