@@ -743,6 +743,13 @@ def test_read_only_files_are_removed_and_full_directories_are_not(tree, place):
     assert os.listdir(place + r"\root\a") == []
 
 
+def test_a_read_only_link_is_removed_and_the_other_stays_read_only(tree, place):
+    os.link(place + r"\root\a\b\file", place + r"\root\a\other")
+    os.chmod(place + r"\root\a\other", 0o400)
+    safefile.remove(tree, r"a\b\file")
+    assert not os.access(place + r"\root\a\other", os.W_OK)
+
+
 def test_a_tree_is_removed_without_its_links_targets(tree, place):
     write(place + r"\root\a\readonly")
     os.chmod(place + r"\root\a\readonly", 0o400)

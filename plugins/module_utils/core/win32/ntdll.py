@@ -33,6 +33,8 @@ _OBJ_DONT_REPARSE = 0x1000
 _FILE_LINK_INFORMATION = 11
 _FILE_DISPOSITION_INFORMATION_EX = 64
 _FILE_DISPOSITION_DELETE = 0x1
+# Since Windows 10 1809, our oldest. To clear the attribute first would clear it for all hard links of the file.
+_FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE = 0x10
 _STATUS_NO_EAS_ON_FILE = 0xC0000052
 _MAXIMUM_EA_SIZE = 64 * 1024
 _MAXIMUM_NAME_SIZE = 0xFFFE  # bytes: what the length in a UNICODE_STRING can say
@@ -207,8 +209,8 @@ def link_file(file: Handle, directory: Handle, name: str) -> None:
 
 
 def delete_file(file: Handle) -> None:
-    """Delete an open file or empty directory (DELETE); its name goes when the handle is closed. Read-only ones fail."""
-    flags = DWORD(_FILE_DISPOSITION_DELETE)
+    """Delete an open file or empty directory (DELETE), read-only or not; its name goes when the handle is closed."""
+    flags = DWORD(_FILE_DISPOSITION_DELETE | _FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE)
     arguments = (ctypes.byref(IoStatusBlock()), ctypes.byref(flags), ctypes.sizeof(flags))
     _check("NtSetInformationFile", file.path, file, *arguments, _FILE_DISPOSITION_INFORMATION_EX)
 

@@ -19,7 +19,6 @@ from typing import Iterator, List, NamedTuple, Tuple
 from ..errors import InvalidArgument
 from . import ntdll
 from .errors import (
-    ERROR_ACCESS_DENIED,
     ERROR_ALREADY_EXISTS,
     ERROR_DIRECTORY,
     ERROR_FILE_NOT_FOUND,
@@ -30,8 +29,6 @@ from .errors import (
 from .kernel32 import (
     DELETE,
     FILE_ATTRIBUTE_DIRECTORY,
-    FILE_ATTRIBUTE_NORMAL,
-    FILE_ATTRIBUTE_READONLY,
     FILE_ATTRIBUTE_REPARSE_POINT,
     FILE_FLAG_BACKUP_SEMANTICS,
     FILE_FLAG_OPEN_REPARSE_POINT,
@@ -154,16 +151,8 @@ def link(source_root: Handle, source: str, root: Handle, path: str) -> None:
 
 def remove(root: Handle, path: str) -> None:
     """Delete a file, a reparse point (not what it leads to) or an empty directory, also a read-only one."""
-    access = FILE_READ_ATTRIBUTES | FILE_WRITE_ATTRIBUTES | DELETE
-    with open_file(root, path, access, options=ntdll.FILE_OPEN_REPARSE_POINT) as file:
-        try:
-            ntdll.delete_file(file)
-        except Win32Error as error:
-            attributes = get_basic_info(file).attributes
-            if error.winerror != ERROR_ACCESS_DENIED or not attributes & FILE_ATTRIBUTE_READONLY:
-                raise
-            set_basic_info(file, BasicInfo(0, 0, 0, 0, attributes & ~FILE_ATTRIBUTE_READONLY or FILE_ATTRIBUTE_NORMAL))
-            ntdll.delete_file(file)
+    with open_file(root, path, DELETE, options=ntdll.FILE_OPEN_REPARSE_POINT) as file:
+        ntdll.delete_file(file)
 
 
 def remove_all(root: Handle, path: str) -> None:
