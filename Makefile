@@ -114,7 +114,7 @@ sanity: venv ## ansible-test sanity and units, offline
 wine: venv build ## The core on Windows Python in a patched Wine, against stand-ins for the DLLs of Windows (Debian 12)
 	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) --dist worksteal tests/wine
 
-test-pythons: $(VENV)/bin/python ## The tests of the core on every other Python that is installed, 3.9 to 3.14
+test-pythons: $(VENV)/bin/python $(CACHE)/dev ## The tests of the core on every other Python that is installed, 3.9 to 3.14
 	tests/run_pythons
 
 bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run
