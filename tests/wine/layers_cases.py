@@ -652,10 +652,11 @@ def test_what_is_missing_is_listed_at_once(monkeypatch):
     monkeypatch.setattr(advapi32, "is_administrator", lambda: False)
     monkeypatch.setattr(ntdll, "get_version", lambda: ntdll.Version(10, 0, 14393))
     monkeypatch.setattr(bindflt.DLL, "missing", lambda: ["bindfltapi.dll"])
+    monkeypatch.setattr(WindowsLayers, "filesystem_type", lambda *_: "ReFS")
     with pytest.raises(FailedPrecondition) as caught:
-        WindowsLayers()
-    assert len(caught.value.details["missing"]) == 3
-    assert re.search(r"17763.*14393.*bindfltapi\.dll.*administrator", caught.value.message)
+        Snapshotter("C:\\t", WindowsLayers())
+    assert len(caught.value.details["missing"]) == 4
+    assert re.search(r"17763.*14393.*bindfltapi\.dll.*administrator.*NTFS.*ReFS", caught.value.message)
 
 
 def test_long_paths(store):

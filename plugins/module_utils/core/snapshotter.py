@@ -77,6 +77,14 @@ class Snapshotter:
                 f"root {root} is a file, not a directory; name the directory of the store", root=root
             )
         filesystem = layers.filesystem_type(self.root)
+        missing = layers.missing()
+        if missing:
+            if filesystem.lower() != "ntfs":
+                missing.append(f"an NTFS volume for {root}: it has {filesystem}")
+            raise FailedPrecondition(
+                f"this host or account cannot work with layers: {layers.name}; missing: {'; '.join(missing)}",
+                missing=missing,
+            )
         if filesystem.lower() != "ntfs":
             raise InvalidArgument(
                 f"{root} is not on an NTFS volume - only NTFS volumes are supported: invalid argument "

@@ -75,6 +75,10 @@ class LayerStore(abc.ABC):
         """The inverse of ``native``: how replies spell a native path."""
         return path
 
+    def missing(self) -> List[str]:
+        """What this host or account lacks for this store, a phrase each; none if all is there."""
+        return []
+
     @abc.abstractmethod
     def filesystem_type(self, path: str) -> str:
         """The file system, e.g. ``NTFS``, of the volume that holds ``path``.

@@ -31,6 +31,9 @@ class Rehearsal(LayerStore):
     def presented(self, path: str) -> str:
         return self._store.presented(path)
 
+    def missing(self) -> List[str]:
+        return self._store.missing()
+
     def filesystem_type(self, path: str) -> str:
         return self._store.filesystem_type(path)
 

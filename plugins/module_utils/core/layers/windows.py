@@ -49,7 +49,7 @@ _VERBATIM = "\\\\?\\"
 class WindowsLayers(LayerStore):
     """The layer store of Windows Server and Windows 10 and 11; see the module's text.
 
-    Raises FailedPrecondition that lists all that the host or the account lacks.
+    Raises NotImplementedHere on another system.
     """
 
     name = "windows"
@@ -58,11 +58,6 @@ class WindowsLayers(LayerStore):
         if os.name != "nt":
             raise NotImplementedHere(
                 "layers: windows works on Windows hosts only; layers: emulated works on every host"
-            )
-        missing = _missing()
-        if missing:
-            raise FailedPrecondition(
-                f"this host or account cannot work on Windows layers; missing: {'; '.join(missing)}", missing=missing
             )
 
     # -- paths ---------------------------------------------------------------
@@ -77,6 +72,20 @@ class WindowsLayers(LayerStore):
             if problem:
                 raise InvalidArgument(f"path {path!r}: {component!r} {problem}: choose another name")
         return native
+
+    def missing(self) -> List[str]:
+        """See the base class. offreg.dll is asked for only when a base layer is made."""
+        from ..win32 import advapi32, bindflt, ntdll, virtdisk, vmcompute
+
+        missing = []
+        version = ntdll.get_version()
+        if version.build < OLDEST_BUILD:
+            missing.append(f"Windows Server 2019 (build {OLDEST_BUILD}) or newer: this is build {version.build}")
+        for library in (vmcompute.DLL, virtdisk.DLL, bindflt.DLL):
+            missing += library.missing()
+        if not advapi32.is_administrator():
+            missing.append("the rights of an elevated administrator")
+        return missing
 
     def filesystem_type(self, path: str) -> str:
         from ..win32 import kernel32
@@ -283,21 +292,6 @@ class WindowsLayers(LayerStore):
         # Some directories of a base layer are closed even to administrators.
         with _told("cannot measure", directory), advapi32.privileges(advapi32.BACKUP):
             return filetree.usage(directory)
-
-
-def _missing() -> List[str]:
-    """What the host or the account lacks, all of it at once. offreg.dll is asked for when a base layer is made."""
-    from ..win32 import advapi32, bindflt, ntdll, virtdisk, vmcompute
-
-    version = ntdll.get_version()
-    missing = []
-    if version.build < OLDEST_BUILD:
-        missing.append(f"Windows Server 2019 (build {OLDEST_BUILD}) or newer: this is build {version.build}")
-    for library in (vmcompute.DLL, virtdisk.DLL, bindflt.DLL):
-        missing += library.missing()
-    if not advapi32.is_administrator():
-        missing.append("the rights of an elevated administrator")
-    return missing
 
 
 def _template(parents: Sequence[str]) -> str:

@@ -315,6 +315,19 @@ def small_volume(tmp_path: Any) -> Iterator[str]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+def test_what_the_host_lacks_is_said_at_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Poor(EmulatedLayers):
+        def missing(self) -> List[str]:
+            return ["a DLL", "a right"]
+
+    with pytest.raises(FailedPrecondition, match="cannot work with layers: emulated; missing: a DLL; a right$"):
+        Snapshotter(root, Poor())
+    monkeypatch.setenv("WCOW_EMULATED_FILESYSTEM", "ReFS")
+    with pytest.raises(FailedPrecondition, match=f"a DLL; a right; an NTFS volume for {re.escape(root)}: it has ReFS$"):
+        Snapshotter(root, Poor())
+    assert not os.path.exists(root)
+
+
 @pytest.mark.posix
 def test_root_is_read_only(small_volume: str) -> None:
     store = Snapshotter(os.path.join(small_volume, "root"), EmulatedLayers())
