@@ -71,6 +71,20 @@ def test_the_demo(lab):
         assert list(lab.file(node, "ProgramData/wcow-demo/snapshots").iterdir()) == []
 
 
+def test_the_playbook_of_the_readme(lab):
+    """As it stands there, but for the name of the group."""
+    (text,) = re.findall("```yaml\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    playbook = lab.controller() / "readme.yml"
+    playbook.write_text(text.replace("hosts: windows_build_nodes", "hosts: windows"))
+    sample.write_layer(lab.controller() / "files" / "servercore-ltsc2022.tar.gz")
+    for changed in ("2", "0"):
+        process = lab.ansible_playbook(playbook)
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, output
+        counts = recap(output)
+        assert {counts[node]["changed"] for node in NODES} == {changed}
+
+
 def test_the_acceptance_playbook(lab):
     """What users run on real nodes."""
     layer_tar = lab.directory / "base.tar.gz"
