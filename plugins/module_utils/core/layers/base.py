@@ -26,9 +26,19 @@ calls on different directories run side by side.
 from __future__ import annotations
 
 import abc
+import os
 from typing import BinaryIO, Callable, List, NamedTuple, Optional, Sequence
 
+from ..durable import sync_directory
+from ..errors import FailedPrecondition
 from ..model import Usage
+
+#: Names in a layer directory that both stores, Windows and containerd share.
+FILES = "Files"
+SCRATCH = "sandbox.vhdx"
+BLANK = "blank.vhdx"
+UTILITY_VM = "UtilityVM"
+UVM_TEMPLATE = "SystemTemplate.vhdx"
 
 
 class ScratchInfo(NamedTuple):
@@ -53,6 +63,14 @@ class ImportResult(NamedTuple):
     size: int
     digest: str
     entries: int
+
+
+def disk_info(path: str, attached: bool) -> ScratchInfo:
+    """What our own parser reads of a VHDX file. Raises as ``vhdx.read_info``."""
+    from ..formats import vhdx
+
+    info = vhdx.read_info(path)
+    return ScratchInfo(path, info.virtual_size, info.file_size, attached, volume_size=None)
 
 
 class LayerStore(abc.ABC):
@@ -88,13 +106,25 @@ class LayerStore(abc.ABC):
 
     # -- making scratch disks ------------------------------------------------
 
-    @abc.abstractmethod
     def template_info(self, parents: Sequence[str]) -> ScratchInfo:
         """The template that ``create_scratch`` would copy for these parents.
 
         Raises FailedPrecondition for no parents ("no parent layers present")
         or a missing or damaged template.
         """
+        return disk_info(self._template(parents), attached=False)
+
+    def _template(self, parents: Sequence[str]) -> str:
+        """The path of that template, which is there. Raises as ``template_info``."""
+        if not parents:
+            raise FailedPrecondition("no parent layers present")
+        template = os.path.join(parents[-1], BLANK)
+        if not os.path.lexists(template):
+            path = self.presented(template)
+            raise FailedPrecondition(
+                f"failed to open {path}: the base layer has no template disk; import the base layer again", path=path
+            )
+        return template
 
     @abc.abstractmethod
     def create_base(self, directory: str) -> None:
@@ -113,13 +143,38 @@ class LayerStore(abc.ABC):
         file is left.
         """
 
-    @abc.abstractmethod
     def create_uvm_scratch(self, directory: str, parents: Sequence[str]) -> None:
         """Copy the base layer's ``UtilityVM/SystemTemplate.vhdx`` to ``vm/sandbox.vhdx``.
 
         To be called before ``create_scratch`` of the same directory. Raises
-        FailedPrecondition if the base has no utility VM or no template.
+        FailedPrecondition if the base has no utility VM or no template, and
+        as ``create_scratch`` does for the copy.
         """
+        from ..formats.vhdx import file_error
+        from .diskcopy import copy_disk
+
+        if not parents:
+            raise FailedPrecondition("no parent layers present")
+        utility_vm = os.path.join(parents[-1], UTILITY_VM)
+        if not os.path.isdir(utility_vm):
+            raise FailedPrecondition(
+                f'failed to find UtilityVM directory in base layer "{self.presented(parents[-1])}": '
+                "this image cannot run Hyper-V isolated containers"
+            )
+        template = os.path.join(utility_vm, UVM_TEMPLATE)
+        if not os.path.isfile(template):
+            raise FailedPrecondition(f'"{self.presented(template)}" does not exist in Utility VM image')
+        vm = os.path.join(directory, "vm")
+        try:
+            os.mkdir(vm)
+        except OSError as error:
+            raise file_error(error, f"cannot create utility VM scratch disk in {self.presented(vm)}", vm) from error
+        try:
+            copy_disk(template, os.path.join(vm, SCRATCH))
+        except BaseException:
+            os.rmdir(vm)
+            raise
+        sync_directory(directory)
 
     @abc.abstractmethod
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:

@@ -43,7 +43,7 @@ from ..errors import FailedPrecondition, Internal, InvalidArgument, NotFound, Sn
 from ..lock import FileLock
 from ..model import Usage
 from . import drives, filetree
-from .base import ImportResult, LayerStore, ScratchInfo
+from .base import BLANK, FILES, SCRATCH, UTILITY_VM, UVM_TEMPLATE, ImportResult, LayerStore, ScratchInfo, disk_info
 
 #: Names another file system than NTFS for all volumes, so that labs can rehearse the refusal.
 FILESYSTEM_VARIABLE = "WCOW_EMULATED_FILESYSTEM"
@@ -51,15 +51,10 @@ FILESYSTEM_VARIABLE = "WCOW_EMULATED_FILESYSTEM"
 #: The disk that containers get unless they ask for more (containerd integration/windows_rootfs_size_test.go).
 TEMPLATE_SIZE = 20 * 1024**3
 
-FILES = "Files"
 TOMBSTONES = "tombstones.txt"
-SCRATCH = "sandbox.vhdx"
 CONTENTS = "sandbox.contents"
 MOUNTS = "sandbox.mounts.json"
 MOUNTS_LOCK = "sandbox.mounts.lock"
-BLANK = "blank.vhdx"
-UTILITY_VM = "UtilityVM"
-UVM_TEMPLATE = "SystemTemplate.vhdx"
 HIVES = ("DefaultUser_Base", "Sam_Base", "Security_Base", "Software_Base", "System_Base")
 
 _TOMBSTONES_HEADER = "\ufeffVersion 1.0"
@@ -90,17 +85,6 @@ class EmulatedLayers(LayerStore):
 
     # -- making scratch disks ------------------------------------------------
 
-    def template_info(self, parents: Sequence[str]) -> ScratchInfo:
-        if not parents:
-            raise FailedPrecondition("no parent layers present")
-        template = os.path.join(parents[-1], BLANK)
-        if not os.path.lexists(template):
-            path = self.presented(template)
-            raise FailedPrecondition(
-                f"failed to open {path}: the base layer has no template disk; import the base layer again", path=path
-            )
-        return _disk_info(template, attached=False)
-
     def create_base(self, directory: str) -> None:
         with self._told("cannot make a base layer in", directory):
             os.mkdir(os.path.join(directory, FILES))
@@ -118,30 +102,6 @@ class EmulatedLayers(LayerStore):
             os.unlink(scratch)
             raise
 
-    def create_uvm_scratch(self, directory: str, parents: Sequence[str]) -> None:
-        from .diskcopy import copy_disk
-
-        if not parents:
-            raise FailedPrecondition("no parent layers present")
-        utility_vm = os.path.join(parents[-1], UTILITY_VM)
-        if not os.path.isdir(utility_vm):
-            raise FailedPrecondition(
-                f'failed to find UtilityVM directory in base layer "{self.presented(parents[-1])}": '
-                "this image cannot run Hyper-V isolated containers"
-            )
-        template = os.path.join(utility_vm, UVM_TEMPLATE)
-        if not os.path.isfile(template):
-            raise FailedPrecondition(f'"{self.presented(template)}" does not exist in Utility VM image')
-        vm = os.path.join(directory, "vm")
-        with self._told("cannot create utility VM scratch disk in", vm):
-            os.mkdir(vm)
-            try:
-                copy_disk(template, os.path.join(vm, SCRATCH))
-            except BaseException:
-                os.rmdir(vm)
-                raise
-            sync_directory(directory)
-
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
         from ..formats import vhdx
 
@@ -151,13 +111,13 @@ class EmulatedLayers(LayerStore):
         if size <= found.virtual_size:
             return found
         vhdx.grow(found.path, size)
-        return _disk_info(found.path, found.attached)
+        return disk_info(found.path, found.attached)
 
     def scratch_info(self, directory: str) -> Optional[ScratchInfo]:
         scratch = os.path.join(directory, SCRATCH)
         if not os.path.lexists(scratch):
             return None
-        return _disk_info(scratch, attached=bool(self.mounted_at(directory)))
+        return disk_info(scratch, attached=bool(self.mounted_at(directory)))
 
     # -- layers --------------------------------------------------------------
 
@@ -458,13 +418,6 @@ _ERRORS: Dict[int, Callable[..., SnapshotterError]] = {
     errno.EEXIST: FailedPrecondition,
     errno.ENOTDIR: FailedPrecondition,
 }
-
-
-def _disk_info(path: str, attached: bool) -> ScratchInfo:
-    from ..formats import vhdx
-
-    info = vhdx.read_info(path)
-    return ScratchInfo(path, info.virtual_size, info.file_size, attached, volume_size=None)
 
 
 def _own_tree(own: str) -> filetree.Node:

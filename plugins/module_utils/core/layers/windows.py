@@ -30,13 +30,8 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Sequence
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotImplementedHere, SnapshotterError
 from ..formats.ntfsnames import fault
 from ..model import Usage
-from .base import ImportResult, LayerStore, ScratchInfo
+from .base import FILES, SCRATCH, ImportResult, LayerStore, ScratchInfo, disk_info
 
-FILES = "Files"
-SCRATCH = "sandbox.vhdx"
-BLANK = "blank.vhdx"
-UTILITY_VM = "UtilityVM"
-UVM_TEMPLATE = "SystemTemplate.vhdx"
 RECORD = "attachment.json"
 
 #: The first Windows with the bind filter: Windows Server 2019 (hcsshim osversion/windowsbuilds.go).
@@ -94,9 +89,6 @@ class WindowsLayers(LayerStore):
 
     # -- making scratch disks ------------------------------------------------
 
-    def template_info(self, parents: Sequence[str]) -> ScratchInfo:
-        return _disk_info(_template(parents), attached=False)
-
     def create_base(self, directory: str) -> None:
         with _told("cannot make a base layer in", directory):
             os.mkdir(os.path.join(directory, FILES))
@@ -110,7 +102,7 @@ class WindowsLayers(LayerStore):
         from .diskcopy import copy_disk
 
         scratch = os.path.join(directory, SCRATCH)
-        copy_disk(_template(parents), scratch)
+        copy_disk(self._template(parents), scratch)
         try:
             if size:
                 self._expand(directory, size)
@@ -120,32 +112,9 @@ class WindowsLayers(LayerStore):
                 os.unlink(scratch)
             raise
         try:
-            return _disk_info(scratch, attached=False)
+            return disk_info(scratch, attached=False)
         except (FailedPrecondition, NotImplementedHere):
             return ScratchInfo(scratch, 0, os.path.getsize(scratch), attached=False, volume_size=None)
-
-    def create_uvm_scratch(self, directory: str, parents: Sequence[str]) -> None:
-        from .diskcopy import copy_disk
-
-        if not parents:
-            raise FailedPrecondition("no parent layers present")
-        utility_vm = os.path.join(parents[-1], UTILITY_VM)
-        if not os.path.isdir(utility_vm):
-            raise FailedPrecondition(
-                f'failed to find UtilityVM directory in base layer "{parents[-1]}": '
-                "this image cannot run Hyper-V isolated containers"
-            )
-        template = os.path.join(utility_vm, UVM_TEMPLATE)
-        if not os.path.isfile(template):
-            raise FailedPrecondition(f'"{template}" does not exist in Utility VM image')
-        vm = os.path.join(directory, "vm")
-        with _told("cannot create utility VM scratch disk in", vm):
-            os.mkdir(vm)
-            try:
-                copy_disk(template, os.path.join(vm, SCRATCH))
-            except BaseException:
-                os.rmdir(vm)
-                raise
 
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
         """See the base class. The disk must not be attached; an interrupted growth is finished by the next one."""
@@ -160,7 +129,7 @@ class WindowsLayers(LayerStore):
             )
         windows_mounts.settle(directory)
         self._expand(directory, size)
-        return _disk_info(os.path.join(directory, SCRATCH), attached=False)
+        return disk_info(os.path.join(directory, SCRATCH), attached=False)
 
     @staticmethod
     def _expand(directory: str, size: int) -> None:
@@ -186,7 +155,7 @@ class WindowsLayers(LayerStore):
 
         mounted = bool(windows_mounts.mounted_at(directory))
         attached = mounted or windows_volume.is_in_use(scratch)
-        found = _disk_info(scratch, attached)
+        found = disk_info(scratch, attached)
         return found._replace(volume_size=windows_volume.size(directory)) if mounted else found
 
     # -- layers --------------------------------------------------------------
@@ -292,25 +261,6 @@ class WindowsLayers(LayerStore):
         # Some directories of a base layer are closed even to administrators.
         with _told("cannot measure", directory), advapi32.privileges(advapi32.BACKUP):
             return filetree.usage(directory)
-
-
-def _template(parents: Sequence[str]) -> str:
-    if not parents:
-        raise FailedPrecondition("no parent layers present")
-    template = os.path.join(parents[-1], BLANK)
-    if not os.path.lexists(template):
-        raise FailedPrecondition(
-            f"failed to open {template}: the base layer has no template disk; import the base layer again",
-            path=template,
-        )
-    return template
-
-
-def _disk_info(path: str, attached: bool) -> ScratchInfo:
-    from ..formats import vhdx
-
-    info = vhdx.read_info(path)
-    return ScratchInfo(path, info.virtual_size, info.file_size, attached, volume_size=None)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import List, Optional, Sequence
 from ..errors import FailedPrecondition, InvalidArgument, SnapshotterError
 from ..win32 import bindflt, vmcompute
 from . import windows_attachment as attachment
-from .windows import BLANK, FILES, SCRATCH
+from .base import BLANK, FILES, SCRATCH
 
 SOURCE = "containerd.io-source"
 _LAYER = "wcow.snapshotter-layer"

@@ -10,7 +10,7 @@ from typing import Optional
 
 from ..win32 import kernel32, virtdisk, vmcompute
 from ..win32.errors import ERROR_SHARING_VIOLATION, Win32Error
-from .windows import SCRATCH
+from .base import SCRATCH
 
 # The template's volume has clusters of 4 KiB, its disk sectors of 512 bytes.
 _CLUSTER = 4096
