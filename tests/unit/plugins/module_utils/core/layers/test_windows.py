@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
+import inspect
 import os
 
 import pytest
@@ -154,7 +154,7 @@ def test_layers_that_were_never_attached_cost_no_dll(layers, directory, monkeypa
 
 def test_the_helper_that_destroys_is_a_program_of_its_own():
     """It goes to another Python as a text, so it may import nothing of ours."""
-    source = importlib.util.find_spec(windows_destroy.__name__).loader.get_source(windows_destroy.__name__)
+    source = inspect.getsource(windows_destroy)
     compile(source, "helper", "exec")
     assert "from ." not in source
     assert "ansible" not in source
