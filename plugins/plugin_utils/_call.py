@@ -70,7 +70,7 @@ def call(execute: Execute, python: str, directory: str, request: str, attachment
     if "need_payload" not in first.body:
         return first
     check_version(python, first.body["python"])
-    lines = list(lines_of(code.data))
+    lines = list(lines_of(zlib.compress(code.data, 9)))
     second = attempt(loader_line(_loader.receive, *known, len(lines)), *lines)
     if "need_payload" in second.body:
         raise NodeFailure("unavailable", f"The collection's code arrived damaged and was not executed. {RERUN}")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 CORE = pathlib.Path(__file__).parent.parent / "module_utils" / "core"
 
-#: What the loader executes; not compressed, so that it can.
+#: What the loader executes, and so the first entry.
 BOOT = "core/boot.py"
 
 
@@ -43,8 +43,8 @@ def build(core: pathlib.Path) -> Payload:
             entry = zipfile.ZipInfo(name)
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
-            method = zipfile.ZIP_STORED if name == BOOT else zipfile.ZIP_DEFLATED
-            archive.writestr(entry, names[name].read_bytes(), method, 9)
+            # Compressed as one piece on its way (_call.py), which is a quarter less than file by file.
+            archive.writestr(entry, names[name].read_bytes(), zipfile.ZIP_STORED)
     data, boot = target.getvalue(), names[BOOT].read_bytes()
     start = data.index(boot)
     return Payload(hashlib.sha256(data).hexdigest(), data, range(start, start + len(boot)))
