@@ -16,7 +16,7 @@ import tempfile
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.tests.integration.nodes import Lab
-from ansible_collections.wcow.snapshotter.tests.integration.test_lifecycle import (  # noqa: F401
+from ansible_collections.wcow.snapshotter.tests.integration.test_lifecycle import (  # noqa: F401 - pytest collects them here, with the lab below
     NODES,
     test_bad_input,
     test_the_acceptance_playbook,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import inspect
 import os
 import random
@@ -594,7 +595,7 @@ def back_up(path, security, sizes):
 @pytest.mark.parametrize("largest", [3, 60, 100_000])
 def test_backup_streams_survive_the_round_trip_however_they_are_cut(place, largest):
     rng = random.Random(largest)
-    sizes = lambda: rng.randint(1, largest)  # noqa: E731
+    sizes = functools.partial(rng.randint, 1, largest)
     content = rng.randbytes(5000)
     original = stream(3, SECURITY_DESCRIPTOR) + stream(1, content) + stream(4, b"alternate", ":ads.txt:$DATA")
     with advapi32.privileges(advapi32.BACKUP, advapi32.RESTORE, advapi32.SECURITY):
