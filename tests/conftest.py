@@ -1,11 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all lanes share: which tests need which program, and an account of what was skipped.
+"""What all lanes share: which tests need which program, and an account of what was skipped and what was tried.
 
 ``WCOW_REQUIRE_ALL=1`` turns every skip into a failure, whatever its reason.
 ``WCOW_REPORT=FILE`` appends the account of this run to a file; ``make test``
-prints that file at its end.
+prints that file at its end, figures of all lanes added up.
 """
 
 from __future__ import annotations
@@ -41,6 +41,27 @@ def pytest_runtest_setup(item):
             pytest.skip(f"{tool} is not on PATH (Debian package {package})")
 
 
+@pytest.fixture
+def figures(record_property):
+    """``figures(kills=3, losses=0)`` adds to the figures of the run that are printed at its end."""
+
+    def add(**counts):
+        for name, count in counts.items():
+            record_property(f"figure {name.replace('_', ' ')}", count)
+
+    return add
+
+
+def all_figures(stats):
+    """The figures of all tests, added up by name. Reports carry them from the workers of pytest-xdist to here."""
+    total = collections.Counter()
+    for report in (report for outcome in ("passed", "failed") for report in stats.get(outcome, ())):
+        for name, count in report.user_properties:
+            if name.startswith("figure "):
+                total[name] += count
+    return total
+
+
 def refuse_skip(report):
     """Make a skipped report a failed one if nothing may be skipped.
 
@@ -64,6 +85,10 @@ def pytest_make_collect_report():
 
 
 def pytest_terminal_summary(terminalreporter, config):
+    tried = all_figures(terminalreporter.stats)
+    if tried:
+        terminalreporter.section("figures")
+        terminalreporter.write_line(", ".join(f"{name[7:]} {count:,}" for name, count in sorted(tried.items())))
     path = os.environ.get("WCOW_REPORT")
     if not path or hasattr(config, "workerinput"):  # a worker of pytest-xdist; its master counts everything
         return
@@ -78,3 +103,4 @@ def pytest_terminal_summary(terminalreporter, config):
         lane = "-".join([*system, *(os.path.basename(os.path.normpath(arg)) for arg in config.args)])
         account.write(f"{lane}: {passed} passed, {failed} failed, {skipped} skipped\n")
         account.writelines(f"  {count} skipped: {reason}\n" for reason, count in sorted(reasons.items()))
+        account.writelines(f"{name} {count}\n" for name, count in sorted(tried.items()))
