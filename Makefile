@@ -11,7 +11,7 @@ CACHE := $(CURDIR)/.cache
 VENV := $(CACHE)/venv
 COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
-LANES := lint unit contract integration peers sanity
+LANES := lint unit contract reliability integration peers sanity
 PYTEST := pytest -n 2
 
 export PATH := $(VENV)/bin:$(PATH)
@@ -79,7 +79,9 @@ demo: build ## The life of a snapshot on three lab nodes: once, again (nothing c
 test: venv ## Run all lanes and say what ran and what was skipped (WCOW_REQUIRE_ALL=1: a skip is a failure)
 	@rm -f $(REPORT); failed=""; \
 	for lane in $(LANES); do $(MAKE) --no-print-directory $$lane || failed="$$failed $$lane"; done; \
-	echo; echo "== make test"; cat $(REPORT); \
+	echo; echo "== make test"; grep -v ^figure $(REPORT); \
+	awk '/^figure /{n = $$2; for (i = 3; i < NF; i++) n = n " " $$i; sum[n] += $$NF} \
+	  END {for (n in sum) printf "  tried: %s %d\n", n, sum[n]}' $(REPORT) | sort; \
 	awk '/ passed, /{p += $$2; f += $$4; s += $$6} END {printf "%d passed, %d failed, %d skipped\n", p, f, s}' $(REPORT); \
 	if [ -n "$$failed" ]; then echo "Lanes that failed:$$failed" >&2; exit 1; fi
 
@@ -101,8 +103,11 @@ unit: venv ## Tests of each piece
 contract: venv ## The snapshotter contract over each layer store
 	WCOW_REPORT=$(REPORT) $(PYTEST) tests/contract
 
+reliability: venv ## Kills, power cuts, races, full disks, hostile input: nothing lost, nothing leaked
+	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal tests/reliability
+
 integration: venv build ## ansible-playbook against lab nodes
-	WCOW_REPORT=$(REPORT) pytest tests/integration
+	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal tests/integration
 
 peers: venv ## The same operations on containerd and on ours; qemu-img on our disks
 	WCOW_REPORT=$(REPORT) $(PYTEST) tests/peers

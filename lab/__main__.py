@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m lab``: start, look at and stop loopback nodes. See docs/lab.md."""
+"""``python -m lab``: start, look at, disturb and stop loopback nodes. See docs/lab.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import inventory, sample, server, state
+from . import faults, inventory, sample, server, state
 from .authentication import SCHEMES
 from .host import ADDRESS
 
@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
             return _up(directory, options)
         if options.command == "status":
             return _status(directory)
+        if options.command == "fault":
+            return _fault(directory, options)
         return _down(directory, options.purge)
     except (_Failure, OSError) as failure:
         print(f"lab: {failure}", file=sys.stderr)
@@ -89,9 +91,25 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say whether the lab is up; exit code 3 if it is not")
     down = commands.add_parser("down", help="stop the lab; the nodes' files stay")
     down.add_argument("--purge", action="store_true", help="delete the nodes' files and the logs too")
+    fault = commands.add_parser(
+        "fault",
+        help="let something go wrong with one request of a node, once",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="kinds:\n" + "\n".join(f"  {kind:12}{meaning}" for kind, meaning in faults.KINDS.items()),
+    )
+    fault.add_argument("node", help="which node, for example node1")
+    fault.add_argument(
+        "--kind", choices=[*faults.KINDS, "none"], required=True, help="see below; none takes back the last wish"
+    )
+    fault.add_argument(
+        "--at", type=_position, default=1, metavar="K", help="with the node's Kth request from now on (default 1)"
+    )
+    fault.add_argument(
+        "--seconds", type=_seconds, default=1.0, metavar="S", help="for delay, late, down and die (default 1)"
+    )
     layer = commands.add_parser("layer", help="write a small base layer, for playbooks that want one to import")
     layer.add_argument("file", help="the gzipped tar to write")
-    for command in (up, status, down):
+    for command in (up, status, down, fault):
         command.add_argument("--directory", default=".lab", help="where the lab keeps its files (default .lab)")
     return parser
 
@@ -99,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_NODES):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MAX_NODES}")
+    return int(text)
+
+
+def _position(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
     return int(text)
 
 
@@ -201,6 +225,22 @@ def _status(directory: Path) -> int:
     for node in current.nodes:
         answers = _answers(directory, current, node)
         print(_described(directory, current, node), "" if answers else "  DOES NOT ANSWER", sep="")
+    return 0
+
+
+def _fault(directory: Path, options: argparse.Namespace) -> int:
+    current, running = state.read(directory)
+    if not running or current is None:
+        raise _Failure(f"no lab is running in {directory}; start one with: {_command('up', directory)}")
+    names = [node.name for node in current.nodes]
+    if options.node not in names:
+        raise _Failure(f"the lab has no node {options.node!r}; it has {', '.join(names)}")
+    if options.kind == "none":
+        faults.arm(directory / options.node, None)
+        print(f"{options.node} is asked for no fault.")
+    else:
+        faults.arm(directory / options.node, faults.Fault(options.kind, options.at, options.seconds))
+        print(f"With request {options.at} of {options.node} from now on: {faults.KINDS[options.kind]}.")
     return 0
 
 

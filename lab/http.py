@@ -1,17 +1,21 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP/1.1 as WinRM speaks it: POST /wsman with a Content-Length, keep-alive, 401 exchanges."""
+"""HTTP/1.1 as WinRM speaks it: POST /wsman with a Content-Length, keep-alive, 401 exchanges; and faults on demand."""
 
 from __future__ import annotations
 
 import asyncio
 import http
+import logging
+import ssl
 import time
 from typing import Any, NamedTuple
 
 from . import wsman
 from .authentication import Credentials, EncryptionError, Rejected, Session
+from .faults import Fault, Faults
+from .host import ADDRESS
 from .node import Node
 
 MAX_HEAD_SIZE = 64 << 10
@@ -23,6 +27,8 @@ _MAX_DISCARDED = 64 << 20
 _IDLE_CONNECTION = 120.0
 
 _SOAP = "application/soap+xml;charset=UTF-8"
+
+_logger = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
@@ -51,19 +57,50 @@ class _Reply(NamedTuple):
 
 
 class Endpoint:
-    """The listener of one node."""
+    """The listener of one node and its connections. ``listen``, then ``close``."""
 
-    def __init__(self, node: Node, credentials: Credentials, tls: bool) -> None:
+    def __init__(self, node: Node, credentials: Credentials, context: ssl.SSLContext | None, faults: Faults) -> None:
+        """``context``: that of HTTPS, None for HTTP."""
         self._node = node
         self._credentials = credentials
-        self._tls = tls
-        self._connections = 0
+        self._context = context
+        self._faults = faults
+        self._port = 0
+        self._listener: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._connected = 0
+        self._outage: asyncio.Task[None] | None = None
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def listen(self) -> int:
+        """Accept connections, at first on a free port and then always on this one; returns the port."""
+        self._listener = await asyncio.start_server(
+            self._accept, ADDRESS, self._port, ssl=self._context, limit=MAX_HEAD_SIZE, backlog=256
+        )
+        self._port = self._listener.sockets[0].getsockname()[1]
+        return self._port
+
+    async def close(self) -> None:
+        """Stop listening and drop all connections."""
+        if self._outage is not None:
+            self._outage.cancel()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connected += 1
+        task = asyncio.ensure_future(self._serve(reader, writer, self._connected))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         """One connection, from its first to its last request."""
-        self._connections += 1
-        number = self._connections
-        session = Session(self._credentials, self._tls)
+        session = Session(self._credentials, self._context is not None)
         try:
             keep_alive = True
             while keep_alive:
@@ -80,12 +117,24 @@ class Endpoint:
         received = 0
         close = False
         begun = 0.0
+        fault: Fault | None = None
+        log: dict[str, Any] = {"connection": number}
         try:
             head = await _read_head(reader)
             begun = time.monotonic()
             received = head.size
             body, discarded = await _read_body(reader, head)
             received += len(body) + discarded
+            fault = self._faults.next()
+            if fault is not None:
+                log["injected"] = fault.kind
+                if fault.kind in ("drop-before", "down", "die"):
+                    self._node.note(**log, action=None, received=received, sent=0, status=None, seconds=0.0)
+                    if fault.kind != "drop-before":
+                        self._outage = asyncio.ensure_future(self._be_away(fault))
+                    return False
+                if fault.kind == "delay":
+                    await asyncio.sleep(fault.seconds)
             reply = await self._reply(session, head, body, discarded)
             close = head.fields.get("connection", "").lower() == "close"
         except _Refused as refused:
@@ -97,18 +146,35 @@ class Endpoint:
             fields.append(("Connection", "close"))
         status_line = f"HTTP/1.1 {reply.status} {http.HTTPStatus(reply.status).phrase}\r\n"
         head_out = (status_line + "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n").encode("latin-1")
+        answer = head_out + reply.body
+        if fault is not None and fault.kind in ("drop-after", "cut"):
+            answer = answer[: len(answer) // 2] if fault.kind == "cut" else b""
+            close = True
         # Before the answer goes out: what a client has seen is in the log.
         self._node.note(
-            connection=number,
+            **log,
             **reply.log,
             received=received,
-            sent=len(head_out) + len(reply.body),
+            sent=len(answer),
             status=reply.status,
             seconds=round(time.monotonic() - begun, 6),
         )
-        writer.write(head_out + reply.body)
+        if fault is not None and fault.kind == "late":
+            await asyncio.sleep(fault.seconds)
+        writer.write(answer)
         await writer.drain()
         return not close
+
+    async def _be_away(self, fault: Fault) -> None:
+        """Refuse all connections for a while, and lose what runs on the node if it is to die."""
+        await self._hang_up()
+        if fault.kind == "die":
+            await self._node.close()
+        await asyncio.sleep(fault.seconds)
+        try:
+            await self.listen()
+        except OSError:
+            _logger.exception("%s cannot listen again", self._node.name)
 
     async def _reply(self, session: Session, head: _Head, body: bytes, discarded: int) -> _Reply:
         if head.path.lower().rstrip("/") != "/wsman":

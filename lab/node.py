@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape, quoteattr
 from . import psrp_shell, winrs_shell, wsman
 from .access_log import AccessLog
 from .host import ADDRESS, HostFiles
+from .output import OutputQueue
 from .shell import Shell
 
 _TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer"
@@ -42,13 +43,19 @@ class Answer(NamedTuple):
 
 
 class _OpenShell:
-    """A shell and when it was last used. ``requests`` counts those in progress."""
+    """A shell and when it was last used. ``requests`` counts those in progress.
+
+    ``received`` has the last Receive of each command, by its message id: a
+    client that has no answer may ask the very same again and gets the same
+    output (pypsrp, src/pypsrp/wsman.py, says so of WinRM and relies on it).
+    """
 
     def __init__(self, shell: Shell, idle_timeout: float) -> None:
         self.shell = shell
         self.idle_timeout = idle_timeout
         self.used = time.monotonic()
         self.requests = 0
+        self.received: dict[str, tuple[str, asyncio.Task[str]]] = {}
 
     def idle(self) -> bool:
         return not self.requests and time.monotonic() - self.used > self.idle_timeout
@@ -212,6 +219,15 @@ class Node:
     async def _receive(self, request: wsman.Request, user: str) -> str:
         command_id = _guid(_child(request, "Receive", "DesiredStream").get("CommandId"))
         output = self._shell(request).output(command_id)
+        received = self._shells[request.shell_id].received
+        message_id, task = received.get(command_id, ("", None))
+        if task is None or message_id != request.message_id:
+            task = asyncio.ensure_future(self._take(request, command_id, output))
+            received[command_id] = (request.message_id, task)
+        # The output is kept for the next try if the connection breaks meanwhile.
+        return await asyncio.shield(task)
+
+    async def _take(self, request: wsman.Request, command_id: str, output: OutputQueue) -> str:
         limit = max((request.max_envelope_size - _ENVELOPE_OVERHEAD) // 4 * 3, _MIN_OUTPUT)
         pieces = await output.take(limit, request.operation_timeout)
         if pieces is None:
@@ -229,7 +245,10 @@ class Node:
         return f"<rsp:ReceiveResponse>{''.join(parts)}</rsp:ReceiveResponse>"
 
     async def _signal(self, request: wsman.Request, user: str) -> str:
-        await self._shell(request).signal(_guid(request.element("Signal").get("CommandId")))
+        command_id = _guid(request.element("Signal").get("CommandId"))
+        shell = self._shell(request)
+        self._shells[request.shell_id].received.pop(command_id, None)
+        await shell.signal(command_id)
         return "<rsp:SignalResponse/>"
 
 

@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import signal
-import ssl
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,9 @@ from typing import NamedTuple
 from .access_log import AccessLog
 from .authentication import Credentials
 from .certificate import server_context
-from .host import ADDRESS, USER, HostFiles
-from .http import MAX_HEAD_SIZE, Endpoint
+from .faults import Faults
+from .host import USER, HostFiles
+from .http import Endpoint
 from .node import IDLE_TIMEOUT, Node
 from .state import ACCESS_LOG, AUTHORITY, AlreadyRunning, NodeState, State, lock, publish
 
@@ -51,8 +51,7 @@ class Server:
         self._log = AccessLog(Path(configuration.directory) / ACCESS_LOG)
         self._nodes: list[Node] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
+        self._endpoints: list[Endpoint] = []
 
     async def start(self) -> State:
         """Make the nodes' files, listen on a free port for each, and say where."""
@@ -65,33 +64,23 @@ class Server:
             files = HostFiles(f"node{number}", directory / f"node{number}")
             files.create(configuration.with_python, configuration.interpreter)
             node = Node(files, self._log, configuration.latency, configuration.spawn, configuration.idle_timeout)
-            port = await self._listen(Endpoint(node, credentials, configuration.tls), context)
+            endpoint = Endpoint(node, credentials, context, Faults(files.directory))
+            port = await endpoint.listen()
             self._nodes.append(node)
+            self._endpoints.append(endpoint)
             self._tasks.append(asyncio.ensure_future(node.reap()))
             states.append(NodeState(files.name, connection, port))
         return State(os.getpid(), configuration.tls, configuration.auth, tuple(states))
 
     async def close(self) -> None:
         """Stop listening, drop connections, and end everything that runs on the nodes."""
-        for listener in self._listeners:
-            listener.close()
-        for task in [*self._tasks, *self._connections]:
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._connections, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for node in self._nodes:
             await node.close()
         self._log.close()
-
-    async def _listen(self, endpoint: Endpoint, context: ssl.SSLContext | None) -> int:
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(endpoint.serve(reader, writer))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-
-        listener = await asyncio.start_server(connected, ADDRESS, 0, ssl=context, limit=MAX_HEAD_SIZE, backlog=256)
-        self._listeners.append(listener)
-        port: int = listener.sockets[0].getsockname()[1]
-        return port
 
 
 def main() -> int:

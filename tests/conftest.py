@@ -55,8 +55,9 @@ def figures(record_property):
 def all_figures(stats):
     """The figures of all tests, added up by name. Reports carry them from the workers of pytest-xdist to here."""
     total = collections.Counter()
-    for report in (report for outcome in ("passed", "failed") for report in stats.get(outcome, ())):
-        for name, count in report.user_properties:
+    # The report of the teardown has what a fixture added at the end, too.
+    for report in (report for outcome in ("", "error") for report in stats.get(outcome, ())):
+        for name, count in report.user_properties if report.when == "teardown" else ():
             if name.startswith("figure "):
                 total[name] += count
     return total

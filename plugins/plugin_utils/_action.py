@@ -9,6 +9,7 @@ FOR INTERNAL USE OF THE COLLECTION ONLY; it may change without notice.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -34,6 +35,9 @@ NODE_OPTIONS: Dict[str, Dict[str, Any]] = {
     "python": {"type": "str", "default": r"C:\Program Files\wcow\python\python.exe"},
     "cache_dir": {"type": "str"},
 }
+
+#: The message of ``Connection._winrm_exec`` in ansible-core, lib/ansible/plugins/connection/winrm.py.
+SEND_FAILED = re.compile(r"send_input failed; \nstdout:(.*)\nstderr(.*)", re.DOTALL)
 
 
 class TaskFailure(Exception):
@@ -78,6 +82,7 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         try:
             options, no_log = self._validated(task_vars or {})
             self._node = {name: options.pop(name) for name in NODE_OPTIONS}
+            self._host = self._task.delegate_to or (task_vars or {}).get("inventory_hostname")
             if self._connection.become:
                 raise TaskFailure(
                     "invalid_argument",
@@ -161,10 +166,14 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as failure:
-            # winrm says so of a program that ends before it has read its input, for example one that does not exist.
-            if "send_input failed" not in str(failure):
+            # winrm says so when the node has not taken all of the input, and then what the program said: something if
+            # it ended early, for example because it does not exist; nothing if the connection broke.
+            said = SEND_FAILED.search(str(failure))
+            if said is None:
                 raise
-            return Output(1, "", str(failure))
+            if not "".join(said.groups()).strip():
+                raise AnsibleConnectionFailure("the node did not receive all of the task's input") from None
+            return Output(1, *said.groups())
         return Output(done["rc"], done["stdout"], done["stderr"])
 
     def _windows(self) -> bool:
@@ -209,7 +218,9 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         return result
 
     def _lost(self, operation: str, failure: Exception) -> str:
-        return f"{self.module}: the connection failed during {operation!r} ({failure}). {RERUN}"
+        return (
+            f"{self.module}: the connection failed during {operation!r} on {self._host}. {RERUN} What failed: {failure}"
+        )
 
 
 def given(options: Dict[str, Any]) -> Dict[str, Any]:

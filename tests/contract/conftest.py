@@ -10,9 +10,10 @@ from typing import Any, Iterator
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.windows import WindowsLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 
-LAYER_STORES = {"emulated": EmulatedLayers}
+LAYER_STORES = {"emulated": EmulatedLayers, **({"windows": WindowsLayers} if os.name == "nt" else {})}
 
 
 @pytest.fixture(params=sorted(LAYER_STORES))

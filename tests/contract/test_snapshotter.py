@@ -89,7 +89,14 @@ def work(snapshotter: Snapshotter, tmp_path: Any) -> Work:
     return Work(snapshotter, str(directory))
 
 
+# Windows wants registry hives in a base layer; the commit of one makes those that are missing.
+_CONFIG = "Windows/System32/config"
+_HIVES = [f"{_CONFIG}/{name}" for name in ("DEFAULT", "SAM", "SECURITY", "SOFTWARE", "SYSTEM")]
+_IN_EVERY_BASE = {"Windows", "Windows/System32", _CONFIG, *_HIVES}
+
+
 def read_tree(top: str) -> Dict[str, Optional[bytes]]:
+    """Files below ``top`` with their content, directories with None, without what every base layer has."""
     found: Dict[str, Optional[bytes]] = {}
     for parent, directories, files in os.walk(top):
         relative = os.path.relpath(parent, top).replace(os.sep, "/")
@@ -99,7 +106,7 @@ def read_tree(top: str) -> Dict[str, Optional[bytes]]:
         for name in files:
             with open(os.path.join(parent, name), "rb") as file:
                 found[prefix + name] = file.read()
-    return found
+    return {name: content for name, content in found.items() if name not in _IN_EVERY_BASE}
 
 
 def write(path: str, content: str) -> Callable[[str], None]:

@@ -22,12 +22,19 @@ CHECKOUT = pathlib.Path(__file__).parents[2]
 
 
 class Lab:
-    """Two nodes, node1 by psrp and node2 by winrm, and the playbooks that use them."""
+    """Nodes, by turns with psrp (node1, ...) and winrm (node2, ...), and the playbooks that use them."""
 
-    def __init__(self, directory, *options):
+    def __init__(self, directory, *options, nodes=2):
         self.directory = directory
-        self.lab("up", "--nodes", "2", "--connection", "psrp,winrm", *options)
+        self.lab("up", "--nodes", str(nodes), "--connection", "psrp,winrm", *options)
         self.inventory = yaml.safe_load((directory / "inventory.yml").read_text())
+        self.nodes = list(self.hosts)
+        self.output = ""
+
+    @property
+    def hosts(self):
+        """The variables of each node in the inventory; what a test adds here, its next playbook uses."""
+        return self.inventory["windows"]["hosts"]
 
     def lab(self, *arguments):
         command = [sys.executable, "-m", "lab", *arguments, "--directory", str(self.directory)]
@@ -51,21 +58,21 @@ class Lab:
 
     def requests(self):
         """The access log so far: a list of requests for each node."""
-        found = {"node1": [], "node2": []}
+        found = {node: [] for node in self.nodes}
         for line in (self.directory / "access.jsonl").read_text().splitlines():
             entry = json.loads(line)
             if "received" in entry:
                 found[entry["node"]].append(entry)
         return found
 
-    def start(self, *tasks, variables=None, name="play"):
-        """Start a playbook of these tasks. Failing tasks do not stop it."""
+    def start(self, *tasks, variables=None, name="play", nodes=None):
+        """Start a playbook of these tasks on all nodes or some. Failing tasks do not stop it."""
         named = []
         for number, task in enumerate(tasks):
             named.append({"register": f"result_{number}", "ignore_errors": True, "ignore_unreachable": True, **task})
         results = "[" + ", ".join(f"result_{number}" for number in range(len(tasks))) + "]"
         shown = f"RESULTS {{{{ inventory_hostname }}}} {{{{ {results} | to_json | b64encode }}}}"
-        play = {"hosts": "windows", "gather_facts": False, "vars": variables or {}}
+        play = {"hosts": nodes or self.nodes, "gather_facts": False, "vars": variables or {}}
         play["tasks"] = [*named, {"ansible.builtin.debug": {"msg": shown}}]
         home = self.controller()
         (home / f"{name}.yml").write_text(json.dumps([play]))
@@ -88,6 +95,7 @@ class Lab:
             ANSIBLE_HOME=str(home),
             ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
             ANSIBLE_NOCOLOR="1",
+            ANSIBLE_FORKS="10",
         )
         return subprocess.Popen(
             [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", *options, str(playbook)],
@@ -100,10 +108,12 @@ class Lab:
 
     def results(self, process):
         """Wait for a playbook; the results of each node's tasks."""
-        output = process.communicate(timeout=120)[0]
-        found = re.findall(r"RESULTS (\w+) ([A-Za-z0-9+/=]+)", output)
-        assert len(found) == 2, output
+        self.output = process.communicate(timeout=120)[0]
+        found = re.findall(r"RESULTS (\w+) ([A-Za-z0-9+/=]+)", self.output)
+        assert found, self.output
         return {node: json.loads(base64.b64decode(text)) for node, text in found}
 
-    def play(self, *tasks, **keywords):
-        return self.results(self.start(*tasks, **keywords))
+    def play(self, *tasks, nodes=None, **keywords):
+        results = self.results(self.start(*tasks, nodes=nodes, **keywords))
+        assert set(results) == set(nodes or self.nodes), self.output
+        return results

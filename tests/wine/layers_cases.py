@@ -16,7 +16,7 @@ import sys
 
 import pytest
 from core.errors import FailedPrecondition, InvalidArgument, NotFound, SnapshotterError
-from core.formats import layertar, vhdx
+from core.formats import layerfiletar, layertar, vhdx
 from core.layers import windows_attachment, windows_mounts
 from core.layers.windows import WindowsLayers
 from core.snapshotter import Snapshotter
@@ -342,8 +342,9 @@ def test_mounting_again_changes_nothing(store):
     assert store.layers.mounted_layer(target) is None
     assert os.listdir(target) == []
     store.snapshotter.mount("view", target)
-    (flags,) = (mapping.flags for mapping in bindflt.get_mappings("C:\\") if mapping.root == target)
-    assert flags == bindflt.READ_ONLY_MAPPING | bindflt.NO_MULTIPLE_TARGETS
+    flags = bindflt.READ_ONLY_MAPPING | bindflt.NO_MULTIPLE_TARGETS
+    with open(os.environ["WCSTUB_LOG"], encoding="utf-8") as log:
+        assert f" flags={flags:#x} " in [line for line in log if "BfSetupFilter" in line][-1]
     store.snapshotter.unmount(target)
 
 
@@ -487,6 +488,93 @@ def test_entries_do_not_pass_through_a_junction_of_the_layer(store, tmp_path):
         store.snapshotter.import_layer(
             "bad", "", {}, lambda directory, parents: store.layers.import_layer(directory, parents, io.BytesIO(data))
         )
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        layertar.header("Files/new.txt", layertar.HARD_LINK, link="Files/way/secret.txt"),
+        layertar.header("Files/way/secret.txt", layertar.WHITEOUT),
+    ],
+    ids=["hard link", "whiteout"],
+)
+def test_nothing_is_reached_through_a_junction_of_a_parent(store, tmp_path, monkeypatch, entry):
+    monkeypatch.setenv("WCSTUB_CONTENTS", "1")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text("secret")
+    junction = {layertar.FILE_ATTRIBUTES: "1040", layerfiletar.MOUNT_POINT: "1"}
+    top = tar(("Files", None)).removesuffix(layertar.END_MARK)
+    way = layertar.header("Files/way", layertar.SYMLINK, link=str(outside), pax=junction)
+
+    def unpack(name, parent, data):
+        def write(directory, parents):
+            return store.layers.import_layer(directory, parents, io.BytesIO(data + layertar.END_MARK))
+
+        store.snapshotter.import_layer(name, parent, {}, write)
+
+    unpack("base", "", top + way)
+    with pytest.raises(InvalidArgument, match="way"):
+        unpack("layer", "base", top + entry)
+    assert [info.name for info in store.snapshotter.walk()] == ["base"]
+    assert os.listdir(store.path()) == ["1"]
+    assert os.listdir(store.temporary) == []
+    assert (outside / "secret.txt").read_text() == "secret"
+
+
+def test_a_base_layer_deletes_nothing(store):
+    with pytest.raises(InvalidArgument, match=r"base layer cannot have tombstones.*Files/gone\.txt"):
+        store.unpack("base", "", *BASE, ("Files/.wh.gone.txt", b""))
+    assert store.snapshotter.walk() == []
+    assert os.listdir(store.path()) == []
+    assert "ProcessBaseImage" not in calls()[0]
+
+
+def test_parents_of_one_name_are_refused(store):
+    """Windows tells layers apart by the names of their directories; two stores have equal ones."""
+    store.base().snapshotter.prepare("key", "base")
+    other = Store(store.top + "\\other").base()
+    other.snapshotter.close()
+    parents = [store.path("1"), other.path("1")]
+    tree = store.tree()
+    for operation in (
+        lambda: store.layers.convert(store.path("2"), parents),
+        lambda: store.layers.export_layer(store.path("2"), parents, io.BytesIO()),
+        lambda: store.layers.mount(store.path("2"), parents, store.top + "\\mnt", read_only=False),
+    ):
+        with pytest.raises(InvalidArgument, match=r"root\\snapshots\\1 and .*other\\root\\snapshots\\1 have the same"):
+            operation()
+        assert store.tree() == tree
+        settle(store, "2")
+    assert "PrepareLayer" not in calls()[0]
+    os.makedirs(store.path("3"))
+    with pytest.raises(InvalidArgument, match="have the same directory name"):
+        store.layers.import_layer(store.path("3"), parents, io.BytesIO(tar(*LAYER)))
+    assert os.listdir(store.path("3")) == []
+    assert "ImportLayer" not in calls()[0]
+
+
+def test_a_conversion_that_was_not_committed_leaves_nothing_to_the_next(store, monkeypatch):
+    monkeypatch.setenv("WCSTUB_CONTENTS", "1")
+    target = store.top + "\\mnt"
+    store.base().snapshotter.prepare("key", "base")
+    store.snapshotter.mount("key", target)
+    for name in ("new.txt", "kept.txt"):
+        with open(f"{target}\\{name}", "w") as file:
+            file.write(name)
+    store.snapshotter.unmount(target)
+    monkeypatch.setenv("WCSTUB_RULES", "ImportLayer@snapshots:1=after:0x80070005")
+    with pytest.raises(SnapshotterError, match="ImportLayer"):
+        store.snapshotter.commit("name", "key")
+    monkeypatch.setenv("WCSTUB_RULES", "")
+    store.snapshotter.mount("key", target)
+    os.unlink(target + "\\new.txt")
+    store.snapshotter.unmount(target)
+    store.snapshotter.commit("name", "key")
+    store.snapshotter.view("look", "name")
+    store.snapshotter.mount("look", target)
+    assert {"new.txt", "kept.txt"} & set(os.listdir(target)) == {"kept.txt"}
+    store.snapshotter.unmount(target)
 
 
 def contents(data):
@@ -675,7 +763,7 @@ def ask(tmp_path):
     root = str(tmp_path / "root")
     environment = {**os.environ, "TEMP": str(tmp_path / "temp"), "TMP": str(tmp_path / "temp")}
 
-    def make(*operations, rules="", dies=False):
+    def make(*operations, rules="", dies=False, contents="0"):
         request = {
             "protocol": 1,
             "root": root,
@@ -685,7 +773,7 @@ def ask(tmp_path):
         done = subprocess.run(
             [sys.executable, "-X", "utf8", "-m", "core"],
             input=json.dumps(request),
-            env={**environment, "WCSTUB_RULES": rules},
+            env={**environment, "WCSTUB_RULES": rules, "WCSTUB_CONTENTS": contents},
             capture_output=True,
             text=True,
             check=False,
@@ -715,12 +803,14 @@ def test_through_the_door(ask, tmp_path):
     assert os.listdir(tmp_path / "root" / "snapshots") == []
 
 
-@pytest.mark.parametrize("call", ["ActivateLayer", "PrepareLayer", "ExportLayer", "ImportLayer"])
-def test_a_commit_whose_process_died_is_done_again(ask, tmp_path, call):
+# With contents, layers stay attached when the process that attached them is gone.
+@pytest.mark.parametrize("contents", ["0", "1"])
+@pytest.mark.parametrize("call", ["ActivateLayer", "PrepareLayer", "ExportLayer", "ImportLayer", "DeactivateLayer"])
+def test_a_commit_whose_process_died_is_done_again(ask, tmp_path, call, contents):
     ask(("prepare", {"key": "key"}), ("commit", {"name": "base", "key": "key"}))
     ask(("prepare", {"key": "c1", "parent": "base"}))
-    ask(("commit", {"name": "layer", "key": "c1"}), rules=call + ":1=crash", dies=True)
-    ask(("commit", {"name": "layer", "key": "c1"}))
+    ask(("commit", {"name": "layer", "key": "c1"}), rules=call + ":1=crash", dies=True, contents=contents)
+    ask(("commit", {"name": "layer", "key": "c1"}), contents=contents)
     assert os.path.isdir(tmp_path / "root" / "snapshots" / "2" / "Hives")
     assert os.listdir(tmp_path / "temp") == []
     assert not os.path.exists(tmp_path / "root" / "snapshots" / "2" / "attachment.json")

@@ -34,8 +34,11 @@ print(open(top + r"\link\sub\file").read(), os.path.islink(top + r"\link"), sort
 with open(top + r"\real\sub\file:stream", "w") as file:
     file.write("aside")
 print(os.listdir(top + r"\real\sub"), open(top + r"\real\sub\file:stream").read())
+os.rename(top + r"\link\sub\file", top + r"\link\sub\moved")
+os.link(top + r"\real\sub\moved", top + r"\link\sub\linked")
+print(sorted(os.listdir(top + r"\real\sub")))
 try:
-    with open(top + r"\real\sub\file"):
+    with open(top + r"\real\sub\moved"):
         os.rename(top + r"\real", top + r"\other")
 except OSError as error:
     print(error.winerror)
@@ -63,7 +66,7 @@ def test_stand_ins_note_their_calls_and_fail_when_told_to(winpython, folder):
 
 def test_files_behave_as_on_ntfs(winpython, folder):
     said = winpython("-c", LINKS, folder.windows).stdout.splitlines()
-    assert said == ["through True ['link', 'real']", "['file'] aside", "5"]
+    assert said == ["through True ['link', 'real']", "['file'] aside", "['linked', 'moved']", "5"]
 
 
 def test_the_core_answers(winpython):

@@ -1,11 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lifecycle of the integration tests, on lab nodes whose Python is the one for Windows.
-
-Over the emulated layer store all of it; over the windows store what needs no
-redirected file access, which the stand-in for bindflt does not have.
-"""
+"""The lifecycle of the integration tests, on lab nodes whose Python is the one for Windows, over both layer stores."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from ansible_collections.wcow.snapshotter.tests.wine import kit
 
 
 def real_disks(folder):
-    """The environment for disks that are VHDX files, of a template in ``folder``, with a volume that can be grown."""
+    """The environment for layers with contents, and disks that are VHDX files and grow, of a template in ``folder``."""
     template = folder / "template.vhdx"
     vhdx.create(str(template), 20 << 30)
     templates = ("WCSTUB_BLANK", "WCSTUB_BLANK_BASE", "WCSTUB_UVM", "WCSTUB_UVM_BASE")
@@ -39,6 +35,7 @@ def real_disks(folder):
     expand = " ".join(f'"{kit.windows_path(part)}"' for part in grow)
     return {
         **dict.fromkeys(templates, kit.windows_path(template)),
+        "WCSTUB_CONTENTS": "1",
         "WCSTUB_EXPAND": expand,
         "WCSTUB_VOLUME": "\\\\?\\C:\\",
         "WINEKIT_DISK_LENGTH": str(1 << 40),
@@ -76,3 +73,7 @@ def test_the_demo_over_windows_layers(lab_with_windows_layers):
 
 def test_the_examples_over_windows_layers(lab_with_windows_layers):
     test_the_examples_of_the_modules(lab_with_windows_layers)
+
+
+def test_the_acceptance_playbook_over_windows_layers(lab_with_windows_layers):
+    test_the_acceptance_playbook(lab_with_windows_layers)

@@ -15,6 +15,7 @@ from ansible_collections.wcow.snapshotter.tests.wine import kit
 def test_suite(windows, suite):
     # They give the same account of themselves, and may skip as little.
     told = {name: value for name, value in os.environ.items() if name.startswith("WCOW_")}
+    told["WCSTUB_CONTENTS"] = "1"
     options = ("-p", "no:cacheprovider", "-q")
     done = windows.python(
         "-m", "pytest", *options, suite, cwd=kit.CHECKOUT, env=told, timeout=1800, capture_output=True, encoding="utf-8"

@@ -14,7 +14,7 @@ import json
 import os
 from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from .errors import FailedPrecondition, Internal, InvalidArgument, SnapshotterError
+from .errors import FailedPrecondition, Internal, InvalidArgument, SnapshotterError, os_error
 from .snapshotter import Snapshotter
 
 PROTOCOL = 1
@@ -31,7 +31,7 @@ class _Session:
     def __init__(self, root: str, layers: str, check_mode: bool, attachment: Optional[BinaryIO]) -> None:
         self.check_mode = check_mode
         self.attachment = attachment
-        self._root = root
+        self.root = root
         self._layers = layers
         self._snapshotter: Optional[Snapshotter] = None
 
@@ -43,7 +43,7 @@ class _Session:
                 from .layers.rehearsal import Rehearsal
 
                 store = Rehearsal(store)
-            self._snapshotter = Snapshotter(self._root, store, rehearse=self.check_mode)
+            self._snapshotter = Snapshotter(self.root, store, rehearse=self.check_mode)
         return self._snapshotter
 
     def take_warnings(self) -> List[str]:
@@ -207,6 +207,18 @@ def _ensure_export(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
     return ensure.ensure_export(session.snapshotter, **arguments)
 
 
+def _ensure_store(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
+    from . import store
+
+    return store.ensure_store(session.snapshotter, **arguments)
+
+
+def _check(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
+    from . import check
+
+    return check.check_store(session.snapshotter, **arguments)
+
+
 def _stage(session: _Session, digest: str, size: int, offset: Optional[int] = None) -> Tuple[bool, Any]:
     import io
 
@@ -263,6 +275,11 @@ OPERATIONS: Dict[str, Operation] = {
     ),
     "ensure_mount": Operation(_ensure_mount, {"state": "text!", "key": "text", "target": "text"}),
     "ensure_export": Operation(_ensure_export, {"name": "text!", "dest": "text!", "force": "flag"}),
+    "ensure_store": Operation(_ensure_store, {"state": "text", "rootfs_size": "size", "force": "flag"}),
+    "check": Operation(
+        _check,
+        {"repair": "flag", "quick": "flag", "minimum_free": "size", "at_restart": "flag", "only": "texts"},
+    ),
     "stage": Operation(_stage, {"digest": "text!", "size": "count!", "offset": "count"}),
     "unstage": Operation(_unstage, {"digest": "text!"}),
 }
@@ -330,6 +347,7 @@ def parse_request(text: bytes) -> _Request:
         raise InvalidArgument(
             "environment must be an object of strings, its names without = and nothing with a NUL character"
         )
+    _refuse_surrogates("the request", {"root": root, "environment": environment})
     operations = request.get("operations")
     if not isinstance(operations, list) or not operations:
         raise InvalidArgument("operations must be a list of at least one operation")
@@ -393,7 +411,7 @@ def _refuse_surrogates(name: str, given: Dict[str, Any]) -> None:
     try:
         json.dumps(given, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{name}: an argument is not valid Unicode: it has half of a surrogate pair") from None
+        raise InvalidArgument(f"{name}: a text is not valid Unicode: it has half of a surrogate pair") from None
 
 
 # -- the reply ---------------------------------------------------------------
@@ -447,6 +465,11 @@ def _run(session: _Session, name: str, arguments: Dict[str, Any]) -> Dict[str, A
         return {"ok": True, "changed": changed, "result": result, "warnings": session.take_warnings()}
     except SnapshotterError as error:
         return _failure(session, name, error)
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else session.root
+        return _failure(session, name, os_error(error, f"{name}: {where}"))
+    except RecursionError:
+        return _failure(session, name, InvalidArgument("a path has more directories than can be made or followed here"))
     except MemoryError:
         return _failure(session, name, Internal("the host ran out of memory"))
     except Exception as error:  # noqa: BLE001 - a mistake of ours, too, must come out as a reply

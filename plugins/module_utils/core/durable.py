@@ -21,3 +21,23 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_directories(path: str, mode: int = 0o700) -> None:
+    """Make a directory durably, for its owner alone, and those that are missing above it, as they usually are.
+
+    What is there already is left as it is. The mode concerns POSIX: on
+    Windows, Python 3.12.4 and newer would turn 0700 into an ACL of its own.
+    Raises OSError.
+    """
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    if not os.path.lexists(above) and above != path:
+        make_directories(above, 0o777)
+    try:
+        os.mkdir(path, 0o777 if os.name == "nt" else mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    sync_directory(above)

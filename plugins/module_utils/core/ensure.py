@@ -19,11 +19,21 @@ from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Uni
 
 from . import labels as label_rules
 from .durable import sync_directory
-from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from .errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SnapshotterError,
+    Unavailable,
+    os_error,
+)
+from .failpoint import failpoint
 from .layers.base import ImportResult
+from .metastore import ROOTFS_SIZE
 from .model import ACTIVE, COMMITTED, VIEW, Info
 from .sizes import parse_size
-from .snapshotter import Snapshotter
+from .snapshotter import Snapshotter, is_unpack_key
 from .staging import Staging
 
 ABSENT = "absent"
@@ -54,15 +64,16 @@ class _Change:
     def _state(self) -> Dict[str, Any]:
         state = {}
         for name in self._names:
-            info = find(self._snapshotter, name)
-            if info is not None:
-                size = self._snapshotter.scratch(name)
-                state[name] = {
-                    "kind": info.kind,
-                    "parent": info.parent,
-                    "labels": info.labels,
-                    "rootfs_size": size.virtual_size if size and info.kind != COMMITTED else None,
-                }
+            try:
+                info, size = self._snapshotter.stat(name), self._snapshotter.scratch(name)
+            except NotFound:
+                continue
+            state[name] = {
+                "kind": info.kind,
+                "parent": info.parent,
+                "labels": info.labels,
+                "rootfs_size": size.virtual_size if size and info.kind != COMMITTED else None,
+            }
         return state
 
     def outcome(self, **result: Any) -> Outcome:
@@ -168,6 +179,8 @@ def _active_or_view(
     change = _Change(snapshotter, key)
     found = find(snapshotter, key)
     if found is None:
+        if state == ACTIVE and parent and not size and not is_unpack_key(key):
+            size = _default_size(snapshotter, labels)
         if size and not parent:
             raise InvalidArgument(
                 f'rootfs_size: "{key}" has no parent and so no scratch disk; name a parent or leave rootfs_size out'
@@ -202,6 +215,14 @@ def _active_or_view(
     kept += [label_rules.UVM_SCRATCH] if uvm_scratch else []
     _update_labels(snapshotter, change, key, labels, purge_labels, kept)
     return change.outcome(snapshot=describe(snapshotter, key))
+
+
+def _default_size(snapshotter: Snapshotter, labels: Mapping[str, str]) -> int:
+    """What the store gives a scratch disk for which the task names no size, neither as option nor as label."""
+    if label_rules.ROOTFS_SIZE_BYTES in labels or label_rules.ROOTFS_SIZE_GB in labels:
+        return 0
+    with snapshotter.metadata().read() as tx:
+        return int(tx.settings().get(ROOTFS_SIZE, "0"))
 
 
 def _committed(
@@ -277,13 +298,24 @@ def _absent(snapshotter: Snapshotter, name: str, recursive: bool) -> Outcome:
 
 def _grow_if_smaller(snapshotter: Snapshotter, change: _Change, key: str, size: int) -> None:
     scratch = snapshotter.scratch(key) if size else None
-    if size and (scratch is None or scratch.virtual_size < size):
+    if not size or (scratch is not None and scratch.virtual_size >= size):
+        return
+    before = snapshotter.stat(key).labels.get(label_rules.ROOTFS_SIZE_BYTES, "")
+    # First, for only a disk that is too small shows the next run of the task that this one was interrupted.
+    _label_size(snapshotter, key, str(size))
+    try:
         grown = snapshotter.grow_scratch(key, size)
-        # The label keeps saying what the disk is, for whoever reads only labels.
-        snapshotter.update(
-            key, {label_rules.ROOTFS_SIZE_BYTES: str(grown.virtual_size)}, [f"labels.{label_rules.ROOTFS_SIZE_BYTES}"]
-        )
-        change.did("grow", key)
+    except SnapshotterError:
+        _label_size(snapshotter, key, before)
+        raise
+    if grown.virtual_size != size:
+        _label_size(snapshotter, key, str(grown.virtual_size))
+    change.did("grow", key)
+
+
+def _label_size(snapshotter: Snapshotter, key: str, size: str) -> None:
+    """The label keeps saying what the disk is, for whoever reads only labels."""
+    snapshotter.update(key, {label_rules.ROOTFS_SIZE_BYTES: size}, [f"labels.{label_rules.ROOTFS_SIZE_BYTES}"])
 
 
 def _update_labels(
@@ -395,9 +427,6 @@ def ensure_layer(
         if labels is not None:
             _update_labels(snapshotter, change, name, labels, False, [])
     else:
-        path = "" if rehearsing and staged else staging.path(staged) if staged else snapshotter.layers.native(str(src))
-        if path and not os.path.isfile(path):
-            raise NotFound(f"src {src} does not exist on the node, or is not a file", src=src)
 
         def unpack(directory: str, parents: List[str]) -> ImportResult:
             if rehearsing:
@@ -411,10 +440,18 @@ def ensure_layer(
                 ) from error
 
         try:
+            path = (
+                "" if rehearsing and staged else staging.path(staged) if staged else snapshotter.layers.native(str(src))
+            )
+            if path and not os.path.isfile(path):
+                raise NotFound(f"src {src} does not exist on the node, or is not a file", src=src)
             imported = snapshotter.import_layer(name, parent, labels or {}, unpack)
-        except AlreadyExists:
-            # Another task was quicker.
-            _refuse_other(snapshotter.stat(name), parent)
+        except (AlreadyExists, FailedPrecondition, NotFound):
+            # Another task was quicker, and has deleted the staged file.
+            found = find(snapshotter, name)
+            if found is None:
+                raise
+            _refuse_other(found, parent)
         else:
             change.did("import", name)
     if staged and not rehearsing:
@@ -467,23 +504,39 @@ def ensure_export(snapshotter: Snapshotter, name: str, dest: str, force: bool = 
 
 
 def _export(snapshotter: Snapshotter, name: str, path: str, dest: str) -> Dict[str, Any]:
-    """Write the tar beside its place and rename it into it."""
-    draft = f"{path}.{os.getpid()}.new"
+    """Write the tar beside its place and rename it into it. What a dead process left there is overwritten."""
+    draft = f"{path}.wcow-new"
     try:
-        try:
-            with open(draft, "xb") as file:
-                plain = _Digesting(file, compress=path.endswith(".gz"))
-                snapshotter.export_layer(name, cast(BinaryIO, plain))
-                plain.finish()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-            sync_directory(os.path.dirname(path))
-        except BaseException:
-            if os.path.lexists(draft):
-                os.unlink(draft)
-            raise
+        lock = snapshotter.directories.export_lock(path)
+        if lock is None:
+            raise Unavailable(f"another process writes {dest}; run the task again when that has ended", dest=dest)
+        with lock:
+            return _write_export(snapshotter, name, path, draft)
     except OSError as error:
-        raise Unavailable(f"cannot write {dest} on the node: {error.strerror}") from error
+        raise os_error(error, f"cannot write {dest} on the node") from error
+
+
+def _write_export(snapshotter: Snapshotter, name: str, path: str, draft: str) -> Dict[str, Any]:
+    if os.path.lexists(draft):
+        os.unlink(draft)
+        failpoint("export.cleared")
+    try:
+        failpoint("export.open")
+        with open(draft, "xb") as file:
+            failpoint("export.write")
+            plain = _Digesting(file, compress=path.endswith(".gz"))
+            snapshotter.export_layer(name, cast(BinaryIO, plain))
+            plain.finish()
+            failpoint("export.flush")
+            os.fsync(file.fileno())
+        failpoint("export.rename")
+        os.replace(draft, path)
+        failpoint("export.renamed")
+        sync_directory(os.path.dirname(path))
+    except BaseException:
+        if os.path.lexists(draft):
+            os.unlink(draft)
+        raise
     return {"digest": plain.digest, "size": plain.size}
 
 

@@ -70,3 +70,29 @@ class NotImplementedHere(SnapshotterError):
 
 class Internal(SnapshotterError):
     """A failure that none of the other classes describes."""
+
+
+#: winerror.h: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION.
+_WINDOWS_IN_USE = (32, 33)
+
+
+def os_error(error: OSError, what: str, **details: Any) -> SnapshotterError:
+    """An operating system's error in the classes of the core; ``what`` begins the sentence: ``cannot write <path>``."""
+    import errno
+
+    reason = f"{what}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return Unavailable(f"{reason}; free some space on its volume and run the task again", **details)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Unavailable(f"{reason}; raise the limit, or run the task again when fewer files are open", **details)
+    if error.errno == errno.EBUSY or getattr(error, "winerror", None) in _WINDOWS_IN_USE:
+        return Unavailable(f"{reason}; another program uses it: run the task again when that has ended", **details)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return FailedPrecondition(
+            f"{reason}; is the volume read-only, or the task run without administrator rights?", **details
+        )
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return InvalidArgument(f"{reason}; choose another path", **details)
+    if error.errno == errno.EIO:
+        return Internal(f"{reason}; check the disk that it lies on", **details)
+    return FailedPrecondition(reason, **details)

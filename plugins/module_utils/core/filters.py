@@ -385,7 +385,7 @@ class _Parser:
             return body
         try:
             return _ESCAPE.sub(_escaped_bytes, body.encode("utf-8")).decode("utf-8", "surrogateescape")
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self._error(token.position, "unquoting failed: quote syntax error") from None
 
     def _error(self, position: int, message: str) -> FilterError:
@@ -398,7 +398,7 @@ class _Parser:
 
 
 def _escaped_bytes(escape: re.Match[bytes]) -> bytes:
-    """The bytes that an escape stands for. Raises ValueError where a number is too large."""
+    """The bytes that an escape stands for. Raises ValueError or OverflowError where a number is too large."""
     single, short, long, octal, char = escape.groups()
     if char:
         return _SIMPLE_ESCAPES.get(char.decode(), char.decode()).encode()

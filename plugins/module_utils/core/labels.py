@@ -80,9 +80,12 @@ def inherited(labels: Mapping[str, str]) -> Dict[str, str]:
 
 
 def validate(labels: Mapping[str, str]) -> None:
-    """Raise InvalidArgument for a label whose key and value together exceed 4096 bytes."""
+    """Raise InvalidArgument for a label that is not Unicode text, or whose key and value together exceed 4096 bytes."""
     for key, value in labels.items():
-        length = len(key.encode()) + len(value.encode())
+        try:
+            length = len(key.encode()) + len(value.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"label {key[:64]!r} is not valid Unicode: {error.reason}", label=key[:64]) from None
         if length > MAXIMUM_LENGTH:
             raise InvalidArgument(
                 f"label key and value length ({length} bytes) greater than maximum size "

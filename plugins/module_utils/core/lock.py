@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, Optional
+
+# Seconds between two attempts of a process that waits.
+_PAUSE = 0.002
 
 
 class FileLock:
-    """An exclusive lock on a file, taken without waiting.
+    """An exclusive lock on a file, which is made if it is not there; its directory is not.
 
     The operating system keeps it (flock; LockFile on Windows), so that it is
     gone with the process that held it, whatever ended that process. The file
@@ -22,15 +26,23 @@ class FileLock:
         self._path = path
         self._descriptor: Optional[int] = None
 
-    def acquire(self) -> bool:
-        """Take the lock; False if somebody else has it."""
-        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+    def acquire(self, wait: float = 0.0) -> bool:
+        """Take the lock; False if somebody else still has it after ``wait`` seconds.
+
+        All who wait ask equally often, so that none is left behind. Raises
+        OSError if the file cannot be made, or its file system has no locks.
+        """
+        deadline = time.monotonic() + wait
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            _lock(descriptor)
-        except OSError:
+            while not _lock(descriptor):
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    return False
+                time.sleep(_PAUSE)
+        except BaseException:
             os.close(descriptor)
-            return False
+            raise
         self._descriptor = descriptor
         return True
 
@@ -40,6 +52,10 @@ class FileLock:
         if descriptor is not None:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        # Whoever took it may have failed before it came to the block that gives it back.
+        self.release()
+
     def __enter__(self) -> FileLock:
         return self
 
@@ -47,12 +63,18 @@ class FileLock:
         self.release()
 
 
-def _lock(descriptor: int) -> None:
-    if os.name == "nt":
-        import msvcrt
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; False if somebody else has done so. Any other reason is raised."""
+    try:
+        if os.name == "nt":
+            import msvcrt
 
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        # EWOULDBLOCK is what flock says, EACCES what LockFile's error becomes in the C library.
+        return False
+    return True

@@ -6,9 +6,8 @@
 The functions, the order of their checks, their error classes and sentences
 are those of containerd core/snapshots/storage/bolt.go. Different on purpose:
 
-* an id is given out once. A transaction that fails after it drew an id ends
-  with ``Metastore.burn``, and an id whose directory a dead process left
-  behind is passed over;
+* an id is given out once: whoever knows that one was drawn without a COMMIT,
+  or is in use without a record, has it passed over with ``burn``;
 * an empty store answers: a walk is empty, a lookup says that the *snapshot*
   does not exist, where bolt has no bucket to look in yet;
 * the walk asks an index where a filter names kind, name, parent or a label.
@@ -22,7 +21,7 @@ import gc
 import json
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from . import model
 from .durable import sync_directory
@@ -35,6 +34,8 @@ from .errors import (
     SnapshotterError,
     Unavailable,
 )
+from .failpoint import failpoint
+from .lock import FileLock
 from .model import ACTIVE, COMMITTED, VIEW, Info, Snapshot, Usage
 
 if TYPE_CHECKING:
@@ -44,7 +45,13 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x77636F77
 SCHEMA_VERSION = 1
 
-#: How long a writer waits for another process, seconds.
+# The schema's version in a file whose tables are gone for good, see ``Transaction.retire``.
+_RETIRED = 0
+
+#: The setting that tasks inherit: bytes of a scratch disk whose task names no size.
+ROOTFS_SIZE = "rootfs_size"
+
+#: How long a writer waits for its turn, and then again for the one before it to end, seconds.
 BUSY_TIMEOUT = 30.0
 
 #: Longest key or name, in bytes of UTF-8.
@@ -79,6 +86,7 @@ CREATE TABLE labels (
 CREATE INDEX labels_by_id ON labels (id);
 CREATE TABLE sequence (last INTEGER NOT NULL);
 INSERT INTO sequence VALUES (0);
+CREATE TABLE settings (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
 _INFO = "kind, name, coalesce(parent, ''), labels, created, updated, id"
@@ -112,6 +120,21 @@ class Record(NamedTuple):
     usage: Usage
 
 
+class Entry(NamedTuple):
+    """Everything that one record holds; ``holder`` is the mark of who converts it."""
+
+    info: Info
+    usage: Usage
+    holder: Optional[str]
+
+
+class Damage(NamedTuple):
+    """What is wrong inside the file, sentences: what only a backup mends, and what the records themselves mend."""
+
+    beyond_repair: List[str]
+    indexes: List[str]
+
+
 class Metastore:
     """The metadata file of one store.
 
@@ -131,6 +154,7 @@ class Metastore:
                 else:
                     location = ":memory:"
             self._connection = self._open(location)
+        self._turn = None if location == ":memory:" else FileLock(f"{location}-turn")
 
     def _open(self, location: str) -> sqlite3.Connection:
         connection = sqlite3.connect(_uri(location), timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
@@ -153,6 +177,12 @@ class Metastore:
                 f"{self._path} is not the metadata of a snapshot store; use another root, or move that file away",
                 path=self._path,
             )
+        if version == _RETIRED:
+            raise FailedPrecondition(
+                f"{self._path} is of a store that is being removed, or whose removal was interrupted; run the module "
+                "store: state=absent finishes the removal, state=present makes a new store",
+                path=self._path,
+            )
         if version > SCHEMA_VERSION:
             raise FailedPrecondition(
                 f"{self._path} was written by a newer version of the collection (schema {version}, this one "
@@ -166,23 +196,33 @@ class Metastore:
         So nobody ever sees half a schema, and of two processes one wins.
         """
         draft = f"{path}.{os.getpid()}.new"
+        # A dead process may have had the same number. Its log would become a part of the new file.
+        _delete_database(draft)
+        failpoint("metadata.create.draft")
         # SQLite gives its side files the mode of this one.
-        os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+        os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
         try:
+            failpoint("metadata.create.schema")
             connection = sqlite3.connect(draft, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript("BEGIN;" + _SCHEMA + "COMMIT;")
+                failpoint("metadata.create.committed")
+                # Last: what were in the log only when the volume is full would not be in the file that gets the name.
+                connection.execute("PRAGMA journal_mode = WAL")
+                failpoint("metadata.create.journal")
             finally:
                 connection.close()
+            failpoint("metadata.create.link")
             try:
                 os.link(draft, path)
             except FileExistsError:
                 pass
+            failpoint("metadata.create.linked")
             sync_directory(os.path.dirname(path))
         finally:
-            os.unlink(draft)
+            _delete_database(draft)
+        failpoint("metadata.create.done")
 
     def copy_to_memory(self) -> Metastore:
         """An independent copy of the present state in memory, for a rehearsal that leaves no trace."""
@@ -207,18 +247,26 @@ class Metastore:
         """A context in which all reads see one state."""
         return _Scope(self._live(), self._path, "BEGIN")
 
-    def write(self) -> _Scope:
+    def write(self, *, wait: bool = True) -> _Scope:
         """A context for one change: committed (and on disk) at its end, undone on any exception.
 
-        Raises Unavailable if another process holds the write lock for longer
-        than 30 s or the volume is full, FailedPrecondition for a read-only file.
+        Raises Unavailable if other processes keep it waiting for longer than
+        ``BUSY_TIMEOUT`` allows (without ``wait``: if one writes now) or the
+        volume is full, FailedPrecondition for a read-only file.
         """
-        return _Scope(self._live(), self._path, "BEGIN IMMEDIATE")
+        return _Scope(self._live(), self._path, "BEGIN IMMEDIATE", BUSY_TIMEOUT if wait else 0.0, turn=self._turn)
 
     def burn(self, last: int) -> None:
         """Make sure that no id up to ``last`` is given out again."""
         with self.write() as tx:
             tx.burn(last)
+
+
+def _delete_database(path: str) -> None:
+    """Delete a database that is in use nowhere, with the side files that a failure may leave."""
+    for name in (path, path + "-journal", path + "-wal", path + "-shm"):
+        if os.path.lexists(name):
+            os.unlink(name)
 
 
 def _uri(path: str) -> str:
@@ -235,8 +283,21 @@ def _uri(path: str) -> str:
     options = ""
     log = path + "-wal"
     if not os.access(os.path.dirname(path), os.W_OK) and not (os.path.exists(log) and os.path.getsize(log)):
-        options = "?immutable=1"
-    return "file:" + quote(path.replace(os.sep, "/")) + options
+        options = "&immutable=1"
+    # Never to be made here, not even where a link leads. An empty authority, for "//a" is a path to POSIX.
+    return f"file:{'//' if path.startswith('/') else ''}{quote(path.replace(os.sep, '/'))}?mode=rw{options}"
+
+
+def is_retired(path: str) -> bool:
+    """Whether a metadata file has come to its end (``Transaction.retire``). Raises as ``Metastore`` does."""
+    with _Translated(path):
+        connection = sqlite3.connect(_uri(path) + ("&" if "?" in _uri(path) else "?") + "mode=ro", uri=True)
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            connection.close()
+    return bool(application == APPLICATION_ID and version == _RETIRED)
 
 
 class _Translated:
@@ -249,18 +310,38 @@ class _Translated:
         pass
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, _SQLITE_ERRORS):
             raise _translate(error, self._path) from error
 
 
-def _translate(error: sqlite3.Error, path: str) -> SnapshotterError:
+def _kept_locked(path: str) -> Unavailable:
+    return Unavailable(
+        f"{path}: other processes have kept the metadata locked for {BUSY_TIMEOUT:g} s; run the task again", path=path
+    )
+
+
+def _is_full(directory: str) -> bool:
+    """Whether the volume has no room for SQLite's side files, which it reports in other words than a full volume."""
+    if hasattr(os, "statvfs"):
+        status = os.statvfs(directory)
+        return status.f_bavail * status.f_frsize < _SIDE_FILES or (status.f_files > 0 and status.f_favail < 2)
+    import shutil
+
+    return shutil.disk_usage(directory).free < _SIDE_FILES
+
+
+# A new index of the write-ahead log has 32 KiB.
+_SIDE_FILES = 64 * 1024
+
+#: In its message SQLite quotes the schema, which a damaged file makes anything but UTF-8.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+
+
+def _translate(error: Exception, path: str) -> SnapshotterError:
     text = str(error)
     if "locked" in text or "busy" in text:
-        return Unavailable(
-            f"{path}: another process has kept the metadata locked for {BUSY_TIMEOUT:.0f} s; run the task again",
-            path=path,
-        )
-    if "full" in text:
+        return _kept_locked(path)
+    if "full" in text or (("disk I/O error" in text or "unable to open" in text) and _is_full(os.path.dirname(path))):
         return Unavailable(
             f"{path}: the volume is full, nothing was changed; free some space and run the task again", path=path
         )
@@ -270,37 +351,79 @@ def _translate(error: sqlite3.Error, path: str) -> SnapshotterError:
         return FailedPrecondition(
             f"{path} cannot be opened: its directory is missing, unreadable or read-only for this user", path=path
         )
+    if "no such table" in text:
+        return Unavailable(f"{path}: the store has been removed meanwhile; run the task again", path=path)
     if "malformed" in text or "not a database" in text:
         return FailedPrecondition(
             f"{path} is damaged ({text}); restore it from a backup, nothing was changed", path=path
         )
-    return Internal(f"{path}: {text}", path=path)
+    if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)):
+        return Internal(f"{path}: {text}", path=path)
+    return FailedPrecondition(
+        f"{path} is damaged or cannot be used ({text}); check its volume, then restore it from a backup; "
+        "nothing was changed",
+        path=path,
+    )
 
 
 class _Scope:
     """BEGIN on entry; COMMIT, or ROLLBACK on an exception, at the end."""
 
-    def __init__(self, connection: sqlite3.Connection, path: str, begin: str) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: str,
+        begin: str,
+        timeout: float = BUSY_TIMEOUT,
+        turn: Optional[FileLock] = None,
+    ) -> None:
         self._connection = connection
         self._path = path
         self._begin = begin
+        self._timeout = timeout
+        self._turn = turn
 
     def __enter__(self) -> Transaction:
-        with _Translated(self._path):
-            self._connection.execute(self._begin)
+        with self._wait_for_turn(), _Translated(self._path):
+            if self._timeout == BUSY_TIMEOUT:
+                self._connection.execute(self._begin)
+            else:
+                self._connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+                try:
+                    self._connection.execute(self._begin)
+                finally:
+                    self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
         return Transaction(self._connection)
+
+    def _wait_for_turn(self) -> FileLock:
+        """Become the one process that asks SQLite for its write lock, if this is about writing.
+
+        SQLite lets those who wait ask ever more seldom, so that a process that
+        writes again and again would keep all others out for good.
+        """
+        if self._turn is None:
+            return FileLock(os.devnull)
+        try:
+            if not self._turn.acquire(self._timeout):
+                raise _kept_locked(self._path)
+        except OSError:
+            # No file can be made here, so nothing can be written either: SQLite says why.
+            pass
+        return self._turn
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if error is None:
             with _Translated(self._path):
                 try:
+                    failpoint("metadata.commit.before")
                     self._connection.execute("COMMIT")
+                    failpoint("metadata.commit.after")
                     return
                 except sqlite3.Error:
                     self._rollback()
                     raise
         self._rollback()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, _SQLITE_ERRORS):
             raise _translate(error, self._path) from error
 
     def _rollback(self) -> None:
@@ -334,16 +457,24 @@ class Transaction:
             raise NotFound("snapshot does not exist: not found", key=key)
         if row[0] == COMMITTED:
             raise FailedPrecondition(f"requested snapshot {key} not active or view: failed precondition", key=key)
-        return Snapshot(row[0], row[1], self.parent_ids(row[2]))
+        return Snapshot(row[0], _checked_id(row[1]), self.parent_ids(row[2]))
 
     def parent_ids(self, parent: Optional[str]) -> Tuple[int, ...]:
         """The ids of ``parent`` and of all above it, nearest first."""
         chain = []
         while parent:
             row = self._db.execute("SELECT id, parent FROM snapshots WHERE name = ?", (parent,)).fetchone()
-            chain.append(row[0])
+            if row is None or row[0] in chain:
+                problem = "has no record" if row is None else "is its own ancestor"
+                raise _damaged(f"the parent {parent!r} {problem}", parent=str(parent))
+            chain.append(_checked_id(row[0]))
             parent = row[1]
         return tuple(chain)
+
+    def find_name(self, number: int) -> Optional[str]:
+        """The key or name of the snapshot with an id, None if there is none."""
+        row: Optional[Tuple[str]] = self._db.execute("SELECT name FROM snapshots WHERE id = ?", (number,)).fetchone()
+        return row[0] if row else None
 
     def children(self, name: str) -> List[str]:
         """The names of the direct children, in byte order."""
@@ -374,6 +505,15 @@ class Transaction:
 
         return [info for info in infos if wanted.matches(language.snapshot_adaptor(info))]
 
+    def next_id(self) -> int:
+        """The id that the next snapshot gets."""
+        rows = self._db.execute("SELECT last FROM sequence").fetchall()
+        last = rows[0][0] if len(rows) == 1 else None
+        # A rowid of SQLite, which an id is, has 63 bits.
+        if not isinstance(last, int) or not 0 <= last < (1 << 63) - 1:
+            raise _damaged("it does not say which id was given out last")
+        return last + 1
+
     # -- changing ------------------------------------------------------------
 
     def create_snapshot(
@@ -382,13 +522,11 @@ class Transaction:
         key: str,
         parent: str = "",
         labels: Optional[Mapping[str, str]] = None,
-        occupied: Optional[Callable[[int], bool]] = None,
     ) -> Snapshot:
-        """Add an active snapshot or a view.
+        """Add an active snapshot or a view, with the next id.
 
-        ``occupied`` says of an id whether something of it is on disk already;
-        such ids are passed over. Raises InvalidArgument (kind, or a parent
-        that is not committed), NotFound (parent), AlreadyExists (key).
+        Raises InvalidArgument (kind, or a parent that is not committed),
+        NotFound (parent), AlreadyExists (key).
         """
         if kind not in (ACTIVE, VIEW):
             raise InvalidArgument(
@@ -404,9 +542,7 @@ class Transaction:
                 )
         if self._exists(key):
             raise AlreadyExists(f"snapshot {key}: already exists", key=key)
-        number = self._db.execute("SELECT last FROM sequence").fetchone()[0] + 1
-        while occupied is not None and occupied(number):
-            number += 1
+        number = self.next_id()
         self._db.execute("UPDATE sequence SET last = ?", (number,))
         time = model.now()
         self._db.execute(
@@ -477,7 +613,7 @@ class Transaction:
                 "cannot remove snapshot with child: failed precondition", key=key, children=children
             )
         self._db.execute("DELETE FROM snapshots WHERE name = ?", (key,))
-        return row[0], row[1]
+        return _checked_id(row[0]), row[1]
 
     def update_info(self, name: str, labels: Mapping[str, str], fieldpaths: Sequence[str] = ()) -> Info:
         """Change labels: all of them, or those that ``fieldpaths`` names.
@@ -518,6 +654,61 @@ class Transaction:
         """As ``Metastore.burn``, inside a transaction."""
         self._db.execute("UPDATE sequence SET last = ? WHERE last < ?", (last, last))
 
+    # -- care ----------------------------------------------------------------
+
+    def census(self) -> List[Entry]:
+        """All that is recorded, in byte order of names."""
+        rows = self._db.execute(f"SELECT {_INFO}, size, inodes, holder FROM snapshots ORDER BY name").fetchall()
+        infos = _infos([row[:7] for row in rows])
+        return [Entry(info, Usage(row[7], row[8]), row[9]) for info, row in zip(infos, rows)]
+
+    def damage(self) -> Damage:
+        """What SQLite and the rules of the schema find wrong in the file."""
+        found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        indexes = [problem for problem in found if " index " in problem]
+        beyond_repair = [problem for problem in found if problem not in indexes]
+        if not beyond_repair:
+            try:
+                recorded = {
+                    (number, key, value)
+                    for number, text in self._db.execute("SELECT id, labels FROM snapshots")
+                    for key, value in json.loads(text).items()
+                }
+            except (ValueError, AttributeError) as error:
+                return Damage([f"labels that cannot be read: {error}"], indexes)
+            searched = set(self._db.execute("SELECT id, key, value FROM labels"))
+            if recorded != searched:
+                indexes.append(f"{len(recorded ^ searched)} labels are not found as they are recorded")
+        return Damage(beyond_repair, indexes)
+
+    def rebuild_indexes(self) -> None:
+        """Make everything that exists for searching only from the records."""
+        self._db.execute("DELETE FROM labels")
+        for number, text in self._db.execute("SELECT id, labels FROM snapshots").fetchall():
+            self._db.executemany(
+                "INSERT INTO labels VALUES (?, ?, ?)", [(key, value, number) for key, value in json.loads(text).items()]
+            )
+        self._db.execute("REINDEX")
+
+    def set_usage(self, name: str, usage: Usage) -> None:
+        """Replace the recorded usage of a snapshot."""
+        self._db.execute("UPDATE snapshots SET size = ?, inodes = ? WHERE name = ?", (*usage, name))
+
+    def settings(self) -> Dict[str, str]:
+        """What tasks inherit from the store."""
+        return dict(self._db.execute("SELECT name, value FROM settings ORDER BY name"))
+
+    def set_settings(self, wanted: Mapping[str, str]) -> None:
+        """Replace all settings."""
+        self._db.execute("DELETE FROM settings")
+        self._db.executemany("INSERT INTO settings VALUES (?, ?)", sorted(wanted.items()))
+
+    def retire(self) -> None:
+        """End this file for good: whoever has it open, or opens it, finds no store in it any more."""
+        for table in ("labels", "snapshots", "sequence", "settings"):
+            self._db.execute(f"DROP TABLE {table}")
+        self._db.execute(f"PRAGMA user_version = {_RETIRED}")
+
     def _exists(self, name: str) -> bool:
         return self._db.execute("SELECT 1 FROM snapshots WHERE name = ?", (name,)).fetchone() is not None
 
@@ -533,6 +724,19 @@ class Transaction:
         return kept
 
 
+def _damaged(what: str, **details: Any) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"the metadata is damaged: {what}; the module store_check says what else is wrong", **details
+    )
+
+
+def _checked_id(number: Any) -> int:
+    """An id as it was read. It becomes the name of a directory, so it must not be able to hold a path."""
+    if not isinstance(number, int):
+        raise _damaged(f"{number!r} is no id")
+    return number
+
+
 def _infos(rows: List[Any]) -> List[Info]:
     """Infos from rows of ``_INFO``.
 
@@ -542,7 +746,16 @@ def _infos(rows: List[Any]) -> List[Info]:
     if not rows:
         return []
     kinds, names, parents, texts, created, updated, numbers = zip(*rows)
-    labels = json.loads("[" + ",".join(texts) + "]")
+    if {*map(type, numbers)} != {int} or any(
+        {*map(type, column)} != {str} for column in (kinds, names, parents, texts, created, updated)
+    ):
+        raise _damaged("a record has a value of another type than it was written with")
+    try:
+        labels = json.loads("[" + ",".join(texts) + "]")
+    except ValueError as error:
+        raise _damaged(f"labels cannot be read: {error}") from None
+    if len(labels) != len(rows) or {*map(type, labels)} != {dict}:
+        raise _damaged("labels cannot be read")
     columns = zip(kinds, names, parents, labels, created, updated, numbers)
     return [tuple.__new__(Info, values) for values in columns]
 

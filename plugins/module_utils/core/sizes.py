@@ -25,6 +25,7 @@ def parse_size(value: Union[int, str], name: str) -> int:
     only. ``name`` is the option's name, for the message. Raises
     InvalidArgument for anything else, for 0 and for more than 64 TB.
     """
+    shown = repr(value)[:64]
     size = value if isinstance(value, int) and not isinstance(value, bool) else -1
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
@@ -32,7 +33,7 @@ def parse_size(value: Union[int, str], name: str) -> int:
             size = int(match[1]) * 1024 ** _POWERS[match[2].upper()]
     if size < 0:
         raise InvalidArgument(
-            f"{name}: {value!r} is not a size; give whole bytes or a whole number with a unit, "
+            f"{name}: {shown} is not a size; give whole bytes or a whole number with a unit, "
             "such as 42949672960, 40GB or 40GiB (both are 40 x 1024^3 bytes)"
         )
     if size == 0:
@@ -41,7 +42,7 @@ def parse_size(value: Union[int, str], name: str) -> int:
         )
     if size > MAXIMUM_DISK_SIZE:
         raise InvalidArgument(
-            f"{name}: {value!r} is larger than a VHDX can be (64 TB, {MAXIMUM_DISK_SIZE} bytes)",
+            f"{name}: {shown} is larger than a VHDX can be (64 TB, {MAXIMUM_DISK_SIZE} bytes)",
             maximum=MAXIMUM_DISK_SIZE,
         )
     return size

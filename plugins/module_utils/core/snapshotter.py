@@ -11,7 +11,8 @@ idempotent is in ``ensure``.
 Metadata and directory change together, under one write transaction:
 
 * *create*: record, directory, scratch, COMMIT. A process that dies before
-  COMMIT leaves a directory without a record, whose id nobody gets again.
+  COMMIT leaves a directory without a record, under the next id. Whoever opens
+  the store then renames it to ``rm-<id>``, and nobody gets that id again.
 * *remove*: record deleted, directory renamed to ``rm-<id>``, COMMIT, destroy.
   A process that dies before COMMIT leaves a record whose directory is
   ``rm-<id>``; whoever needs the directory next renames it back.
@@ -24,22 +25,33 @@ A mark in the metadata whose lock is free belongs to a process that died.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import BinaryIO, Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import BinaryIO, Callable, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from . import labels as label_rules
 from . import model
-from .durable import sync_directory
-from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, SnapshotterError, Unavailable
+from .directories import Directories
+from .durable import make_directories, sync_directory
+from .errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SnapshotterError,
+    Unavailable,
+    os_error,
+)
+from .failpoint import failpoint
 from .layers.base import ImportResult, LayerStore, ScratchInfo
 from .lock import FileLock
-from .metastore import Metastore, Transaction, check_key
+from .metastore import Metastore, Record, Transaction, check_key
 from .model import ACTIVE, COMMITTED, VIEW, Info, Mount, Snapshot, Usage
 
 METADATA_FILE = "metadata.sqlite3"
 
-# winerror.h; so Windows refuses to rename a directory in which a file is open.
-_ERROR_ACCESS_DENIED = 5
+#: What ``import_layer`` unpacks into: number of the process, time, a random number, the name that the snapshot gets.
+IMPORT_KEY = r"extract-[0-9]+-[-0-9T:.]+Z-[0-9a-f]{8} (?P<name>.+)"
 
 
 def is_unpack_key(key: str) -> bool:
@@ -49,9 +61,13 @@ def is_unpack_key(key: str) -> bool:
     writes ``extract-<unique> <chain id>``, behind ``<namespace>/<sequence>/``
     for a backend (pkg/rootfs/apply.go). Its snapshotter asks whether the key
     *contains* "extract", so that a container of that name never gets a disk;
-    here the last part of the key must begin with it.
+    here the last part of the key must begin with it, what follows the first
+    space aside, for that may be any name.
     """
-    return key.rsplit("/", 1)[-1].startswith("extract-")
+    return key.split(" ", 1)[0].rsplit("/", 1)[-1].startswith("extract-")
+
+
+_Found = TypeVar("_Found")
 
 
 class Snapshotter:
@@ -68,6 +84,7 @@ class Snapshotter:
         self.layers = layers
         self.warnings: List[str] = []
         self.rehearsing = rehearse
+        self.directories = Directories(self.root, layers, rehearse)
         self._metadata: Optional[Metastore] = None
         # While there is no store, an empty one in memory answers.
         self._stand_in = False
@@ -101,7 +118,25 @@ class Snapshotter:
         if self._metadata is not None:
             self._metadata.close()
 
-    def _open(self, create: bool = False) -> Metastore:
+    def metadata(self) -> Metastore:
+        """The metadata, an empty one in memory where there is no store; a copy in memory in a rehearsal."""
+        return self._open()
+
+    def create(self, *, adopt: bool = False) -> Metastore:
+        """Make the store if there is none; its metadata.
+
+        Raises FailedPrecondition where layers lie without metadata, unless
+        ``adopt`` takes them as they are; and what making directories raises.
+        """
+        return self._open(create=True, adopt=adopt)
+
+    def forget_metadata(self) -> None:
+        """Close the metadata, so that its files can be deleted; the next operation opens what is there then."""
+        if self._metadata is not None:
+            self._metadata.close()
+        self._metadata = None
+
+    def _open(self, create: bool = False, adopt: bool = False) -> Metastore:
         """The metadata; the store's directories too where ``create`` asks for them."""
         if self._closed:
             raise FailedPrecondition("database not open")
@@ -117,24 +152,54 @@ class Snapshotter:
         there = os.path.exists(path)
         if self._metadata is None or (self._stand_in and (create or there)):
             if create:
+                if not there and not adopt:
+                    self._refuse_layers()
                 self._make_directories()
             if self._metadata is not None:
                 self._metadata.close()
             self._metadata = Metastore(path, create=create)
             self._stand_in = not (create or there)
+            if not self._stand_in:
+                self.directories.refuse_link()
+                self._mend(self._metadata)
         return self._metadata
 
-    def _make_directories(self) -> None:
-        # Mode 0700 concerns POSIX. On Windows, Python 3.12.4 and newer would turn it into an ACL of its own.
-        mode = 0o777 if os.name == "nt" else 0o700
-        snapshots = os.path.join(self.root, "snapshots")
+    def _mend(self, metadata: Metastore) -> None:
+        """Set aside what a dead ``_create`` left, without waiting for anybody and without a word if that fails."""
+        with metadata.read() as tx:
+            number = tx.next_id()
+        if not os.path.lexists(self.directories.directory(number)):
+            return
         try:
-            os.makedirs(self.root, mode=mode, exist_ok=True)
-            if not os.path.isdir(snapshots):
-                os.makedirs(snapshots, mode=mode, exist_ok=True)
-                sync_directory(self.root)
+            with metadata.write(wait=False) as tx:
+                self._set_stray_aside(tx)
+        except (OSError, SnapshotterError):
+            # Who writes now may be the one that makes this directory. On a read-only volume it does no harm.
+            pass
+
+    def _refuse_layers(self) -> None:
+        """Raise where there are layers: their metadata were lost, and an empty list would hide that."""
+        try:
+            layers = [name for name in os.listdir(self.directories.snapshots) if name.isdigit()]
+        except OSError:
+            return
+        # Another process may have made the store meanwhile; metadata come before layers.
+        if layers and not os.path.exists(os.path.join(self.root, METADATA_FILE)):
+            raise FailedPrecondition(
+                f"{self.layers.presented(self.root)} has {len(layers)} layers but no {METADATA_FILE}: restore that "
+                "file from a backup; or begin anew beside them with the module store, state=present and force=true",
+                root=self.root,
+            )
+
+    def _make_directories(self) -> None:
+        try:
+            failpoint("store.create.root")
+            make_directories(self.root)
+            failpoint("store.create.snapshots")
+            make_directories(self.directories.snapshots)
+            failpoint("store.create.made")
         except OSError as error:
-            raise _os_error(error, f"cannot create the store in {self.layers.presented(self.root)}") from error
+            raise os_error(error, f"cannot create the store in {self.layers.presented(self.root)}") from error
 
     # -- reading -------------------------------------------------------------
 
@@ -162,12 +227,13 @@ class Snapshotter:
 
         A view has no files until it is mounted and then counts its scratch.
         """
-        with self._open().read() as tx:
-            record = tx.get_info(key)
-        directory = self._located(record.info)
-        if record.info.kind == COMMITTED or not os.path.isdir(directory):
-            return record.usage
-        return self.layers.disk_usage(directory)
+
+        def look(record: Record, directory: str) -> Usage:
+            if record.info.kind == COMMITTED or not os.path.isdir(directory):
+                return record.usage
+            return self.layers.disk_usage(directory)
+
+        return self._look(key, look)
 
     def mounts(self, key: str) -> List[Mount]:
         """How to mount an active snapshot or view. Pure computation.
@@ -179,9 +245,7 @@ class Snapshotter:
 
     def scratch(self, key: str) -> Optional[ScratchInfo]:
         """The scratch disk of a snapshot, None where it has none. Raises NotFound."""
-        with self._open().read() as tx:
-            info = tx.get_info(key).info
-        found = self.layers.scratch_info(self._located(info))
+        found = self._look(key, lambda _record, directory: self.layers.scratch_info(directory))
         return found and self._presented_scratch(found)
 
     def children(self, name: str) -> List[str]:
@@ -198,38 +262,46 @@ class Snapshotter:
         ``Files``. Labels choose the size and a UVM scratch. Raises NotFound or
         InvalidArgument (parent), AlreadyExists (key), InvalidArgument (labels).
         """
-        return self._create(ACTIVE, key, parent, labels or {})
+        return self._mounts(self._create(ACTIVE, key, parent, labels or {})[0])
 
     def view(self, key: str, parent: str = "", labels: Optional[Mapping[str, str]] = None) -> List[Mount]:
         """Make a read-only view of ``parent``. It costs nothing on disk until it is mounted."""
-        return self._create(VIEW, key, parent, labels or {})
+        return self._mounts(self._create(VIEW, key, parent, labels or {})[0])
 
-    def _create(self, kind: str, key: str, parent: str, labels: Mapping[str, str]) -> List[Mount]:
+    def _create(
+        self, kind: str, key: str, parent: str, labels: Mapping[str, str], *, hold: bool = False
+    ) -> Tuple[Snapshot, FileLock]:
+        """Make a snapshot. With ``hold`` its lock is taken before anybody can see it, and the caller releases it."""
         check_key(key, "key")
         label_rules.validate(labels)
         # A store that is not there has no parents: it is made only for what can succeed.
         metadata = self._open(create=not parent)
         snapshot: Optional[Snapshot] = None
+        lock = FileLock(os.devnull)
         try:
             with metadata.write() as tx:
+                self._pass_over_strays(tx)
                 try:
-                    snapshot = tx.create_snapshot(kind, key, parent, labels, self._is_occupied)
+                    snapshot = tx.create_snapshot(kind, key, parent, labels)
                 except SnapshotterError as error:
                     raise error.prefixed("failed to create snapshot") from None
                 for number in snapshot.parent_ids:
-                    self._recover(number, COMMITTED)
+                    self.directories.recover(number, COMMITTED)
+                if hold:
+                    lock = self._lock(tx, key, snapshot.id)
                 if kind == ACTIVE:
                     self._make_layer(snapshot, key, labels)
         except BaseException:
+            lock.release()
             if snapshot is not None:
                 self._undo_create(metadata, snapshot.id)
             raise
-        return self._mounts(snapshot)
+        return snapshot, lock
 
     def _make_layer(self, snapshot: Snapshot, key: str, labels: Mapping[str, str]) -> None:
         """The directory of a new active snapshot and what belongs into it."""
-        directory = self._directory(snapshot.id)
-        parents = self._directories(snapshot.parent_ids)
+        directory = self.directories.directory(snapshot.id)
+        parents = self.directories.of(snapshot.parent_ids)
         options = None
         if parents and not is_unpack_key(key):
             options = label_rules.scratch_options(labels)
@@ -239,9 +311,11 @@ class Snapshotter:
                 self.layers.create_scratch(directory, parents, options.size)
             return
         try:
+            failpoint("create.directory")
             os.mkdir(directory, 0o777 if os.name == "nt" else 0o700)
         except OSError as error:
-            raise _os_error(error, f"failed to create snapshot dir {self.layers.presented(directory)}") from error
+            raise os_error(error, f"failed to create snapshot dir {self.layers.presented(directory)}") from error
+        failpoint("create.layer")
         if options is not None:
             if options.uvm:
                 # First, so that it never meets the container's own sandbox.vhdx.
@@ -255,24 +329,54 @@ class Snapshotter:
                 raise error.prefixed("failed to create scratch layer") from error
         elif not is_unpack_key(key):
             self.layers.create_base(directory)
+        failpoint("create.sync")
         sync_directory(os.path.dirname(directory))
+        failpoint("create.done")
 
     def _undo_create(self, metadata: Metastore, number: int) -> None:
         """After a failed create: nothing on disk, and the id is not given out again."""
         if self.rehearsing:
             return
-        directory = self._directory(number)
+        directory = self.directories.directory(number)
         try:
+            failpoint("undo.rename")
             if os.path.lexists(directory):
-                os.rename(directory, self._aside(number))
-                self.layers.discard(self._aside(number))
+                os.rename(directory, self.directories.aside(number))
+                failpoint("undo.discard")
+                self.layers.discard(self.directories.aside(number))
+            failpoint("undo.burn")
             metadata.burn(number)
         except (OSError, SnapshotterError) as error:
             # The directory itself keeps the id from being used again.
             self.warnings.append(f"could not clean up after the failure: {error}")
 
-    def _is_occupied(self, number: int) -> bool:
-        return os.path.lexists(self._directory(number)) or os.path.lexists(self._aside(number))
+    def _pass_over_strays(self, tx: Transaction) -> None:
+        """See to it that the next id is one of which nothing is on disk."""
+        if not self.rehearsing:
+            try:
+                self._set_stray_aside(tx)
+            except OSError:
+                # Another program holds it. It stays where it is, and is never used.
+                pass
+        while self.directories.is_occupied(tx.next_id()):
+            tx.burn(tx.next_id())
+
+    def _set_stray_aside(self, tx: Transaction) -> None:
+        """Rename the directory of a process that died in ``_create`` to ``rm-<id>``, and give its id to nobody.
+
+        Only a COMMIT counts ids on, so it can only be the next one. If there
+        are directories beyond it, the metadata is older than the layers, a
+        backup perhaps, and they may hold what somebody wants back: they stay.
+        """
+        number = tx.next_id()
+        directory = self.directories.directory(number)
+        if not os.path.lexists(directory) or self.directories.is_occupied(number + 1):
+            return
+        failpoint("stray.rename")
+        os.rename(directory, self.directories.aside(number))
+        failpoint("stray.burn")
+        sync_directory(os.path.dirname(directory))
+        tx.burn(number)
 
     # -- committing ----------------------------------------------------------
 
@@ -299,22 +403,29 @@ class Snapshotter:
             info, parent = self._check_commit(tx, key, name, parent)
             lock = self._lock(tx, key, info.id)
             try:
-                parents = self._directories(tx.parent_ids(parent))
-                self._recover(info.id, info.kind)
+                parents = self.directories.of(tx.parent_ids(parent))
+                self.directories.recover(info.id, info.kind)
                 tx.set_holder(key, f"process {os.getpid()} since {model.now()}")
             except BaseException:
                 lock.release()
                 raise
         with lock:
             try:
-                usage = self._convert(key, info, parents)
-                with metadata.write() as tx:
-                    self._check_commit(tx, key, name, parent)
-                    tx.commit_active(key, name, usage, labels, parent)
-                    return tx.get_info(name).info
+                return self._finish_commit(name, key, labels, parent, info, parents)
             except BaseException:
                 self._release_mark(metadata, key)
                 raise
+
+    def _finish_commit(
+        self, name: str, key: str, labels: Mapping[str, str], parent: str, info: Info, parents: List[str]
+    ) -> Info:
+        """Convert and record; the caller holds the lock of ``key``."""
+        usage = self._convert(key, info, parents)
+        failpoint("commit.record")
+        with self._open().write() as tx:
+            self._check_commit(tx, key, name, parent)
+            tx.commit_active(key, name, usage, labels, parent)
+            return tx.get_info(name).info
 
     @staticmethod
     def _check_commit(tx: Transaction, key: str, name: str, parent: str) -> Tuple[Info, str]:
@@ -324,10 +435,11 @@ class Snapshotter:
             raise error.prefixed("failed to commit snapshot") from None
 
     def _convert(self, key: str, info: Info, parents: List[str]) -> Usage:
-        directory = self._directory(info.id)
+        directory = self.directories.directory(info.id)
         self._refuse_if_mounted(key, directory, "commit")
         if self.rehearsing:
             return Usage(0, 0)
+        failpoint("commit.convert")
         if not is_unpack_key(key):
             self.layers.convert(directory, parents)
         try:
@@ -338,6 +450,7 @@ class Snapshotter:
             ) from error
 
     def _release_mark(self, metadata: Metastore, key: str) -> None:
+        failpoint("commit.release_mark")
         try:
             with metadata.write() as tx:
                 tx.set_holder(key, None)
@@ -366,18 +479,17 @@ class Snapshotter:
         Raises NotFound, FailedPrecondition (not active, or no scratch),
         InvalidArgument (size), Unavailable (another process works on it).
         """
-        metadata = self._open()
-        with metadata.write() as tx:
-            info = tx.get_info(key).info
-            if info.kind != ACTIVE:
-                raise FailedPrecondition(
-                    f'snapshot "{key}" is {_a(info.kind)}; only the scratch disk of an active snapshot can grow',
-                    key=key,
-                )
-            lock = self._lock(tx, key, info.id)
-            self._recover(info.id, info.kind)
-        with lock:
-            directory = self._directory(info.id)
+        with contextlib.ExitStack() as held:
+            with self._open().write() as tx:
+                info = tx.get_info(key).info
+                if info.kind != ACTIVE:
+                    raise FailedPrecondition(
+                        f'snapshot "{key}" is {_a(info.kind)}; only the scratch disk of an active snapshot can grow',
+                        key=key,
+                    )
+                held.enter_context(self._lock(tx, key, info.id))
+                self.directories.recover(info.id, info.kind)
+            directory = self.directories.directory(info.id)
             if self.layers.scratch_info(directory) is None:
                 raise FailedPrecondition(
                     f'snapshot "{key}" has no scratch disk: it was prepared without a parent or to unpack a layer',
@@ -403,55 +515,29 @@ class Snapshotter:
                 except SnapshotterError as error:
                     raise error.prefixed("failed to remove") from None
                 if not self.rehearsing:
-                    lock = self._lock_number(number)
+                    lock = self.directories.lock(number)
                     if lock is None:
                         raise self._busy(key, holder)
-                    self._recover(number, kind)
-                self._refuse_if_mounted(key, self._directory(number), "remove")
+                    self.directories.recover(number, kind)
+                self._refuse_if_mounted(key, self.directories.directory(number), "remove")
                 if not self.rehearsing:
-                    self._set_aside(number)
+                    self.directories.set_aside(number)
         except BaseException:
             if lock is not None:
-                self._put_back(number)
+                self.directories.put_back(number)
                 lock.release()
             raise
         if lock is not None:
             with lock:
                 self._destroy(number)
-            self._forget_lock(number)
-
-    def _set_aside(self, number: int) -> None:
-        directory, aside = self._directory(number), self._aside(number)
-        try:
-            try:
-                os.rename(directory, aside)
-            except PermissionError as error:
-                if getattr(error, "winerror", None) != _ERROR_ACCESS_DENIED:
-                    raise
-                self._release(number, error)
-                os.rename(directory, aside)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _os_error(error, f"failed to remove: rename {self.layers.presented(directory)}") from error
-        sync_directory(os.path.dirname(directory))
-
-    def _release(self, number: int, denied: OSError) -> None:
-        """Detach a layer that a dead process left attached; ``denied`` is how the renaming of it failed."""
-        directory, aside = self._directory(number), self._aside(number)
-        try:
-            self.layers.release(directory)
-        except SnapshotterError as error:
-            paths = f"{self.layers.presented(directory)} {self.layers.presented(aside)}"
-            raise FailedPrecondition(
-                f"{error.message}: rename {paths}: {denied.strerror}; is a file below it open in another program?",
-                **error.details,
-            ) from error
+            self.directories.forget_lock(number)
 
     def _destroy(self, number: int) -> None:
-        path = self._aside(number)
+        path = self.directories.aside(number)
+        failpoint("remove.destroy")
         try:
             self.layers.destroy(path)
+            failpoint("remove.destroyed")
         except SnapshotterError as error:
             self.warnings.append(
                 f"the snapshot is removed, but its layer {self.layers.presented(path)} "
@@ -470,8 +556,9 @@ class Snapshotter:
         """Make the committed snapshot ``name`` from a layer that ``unpack(directory, parents)`` writes.
 
         The way of containerd's unpacker (core/unpack/unpacker.go): an active
-        snapshot under an ``extract-`` key, filled, committed. Whatever fails,
-        that snapshot is removed again. Raises AlreadyExists (name) before
+        snapshot under an ``extract-`` key, filled, committed, its lock held all
+        the time. Whatever fails, that snapshot is removed again; one whose lock
+        is free is what a dead process left. Raises AlreadyExists (name) before
         anything is written, NotFound or InvalidArgument (parent), and what
         ``unpack`` raises.
         """
@@ -482,14 +569,19 @@ class Snapshotter:
                 pass
             else:
                 raise AlreadyExists(f"committed snapshot {name}: already exists", name=name)
-        key = f"extract-{os.getpid()}-{model.now()} {name}"
-        self.prepare(key, parent)
+        check_key(name, "name")
+        label_rules.validate(labels)
+        # Process numbers come again, and so do times on a clock that is set back.
+        key = f"extract-{os.getpid()}-{model.now()}-{os.urandom(4).hex()} {name}"
+        snapshot, lock = self._create(ACTIVE, key, parent, {}, hold=True)
         try:
-            with self._open().read() as tx:
-                snapshot = tx.get_snapshot(key)
-            result = unpack(self._directory(snapshot.id), self._directories(snapshot.parent_ids))
-            self.commit(name, key, labels)
+            with lock:
+                failpoint("import.unpack")
+                parents = self.directories.of(snapshot.parent_ids)
+                result = unpack(self.directories.directory(snapshot.id), parents)
+                self._finish_commit(name, key, labels, parent, self.stat(key), parents)
         except BaseException:
+            failpoint("import.abandon")
             self._abandon(key)
             raise
         return result
@@ -509,55 +601,77 @@ class Snapshotter:
         (committed; target in use), Unavailable.
         """
         native = self.layers.native(target)
-        metadata = self._open()
-        with metadata.write() as tx:
-            snapshot = self._get_snapshot(tx, key)
-            lock = self._lock(tx, key, snapshot.id)
-            self._recover(snapshot.id, snapshot.kind)
-            for number in snapshot.parent_ids:
-                self._recover(number, COMMITTED)
-        with lock:
+        with contextlib.ExitStack() as held:
+            with self._open().write() as tx:
+                snapshot = self._get_snapshot(tx, key)
+                held.enter_context(self._lock(tx, key, snapshot.id))
+                self.directories.recover(snapshot.id, snapshot.kind)
+                for number in snapshot.parent_ids:
+                    self.directories.recover(number, COMMITTED)
             if self.rehearsing:
                 return
-            directory = self._directory(snapshot.id)
-            parents = self._directories(snapshot.parent_ids)
+            directory = self.directories.directory(snapshot.id)
+            parents = self.directories.of(snapshot.parent_ids)
             if snapshot.kind == VIEW and not os.path.isdir(directory):
                 self._make_view_layer(snapshot.id, parents)
+            failpoint("mount.layer")
             self.layers.mount(directory, parents, native, snapshot.kind == VIEW)
 
     def _make_view_layer(self, number: int, parents: List[str]) -> None:
         """A view's scratch, made beside its place and renamed into it: whole or not there."""
-        directory = self._directory(number)
-        draft = self._aside(number)
+        directory = self.directories.directory(number)
+        draft = self.directories.aside(number)
+        failpoint("view.directory")
         try:
             os.mkdir(draft, 0o777 if os.name == "nt" else 0o700)
+            failpoint("view.layer")
             if parents:
                 self.layers.create_scratch(draft, parents, 0)
             else:
                 self.layers.create_base(draft)
+            failpoint("view.rename")
             os.rename(draft, directory)
         except BaseException:
             self.layers.discard(draft)
             raise
+        failpoint("view.renamed")
         sync_directory(os.path.dirname(directory))
 
     def unmount(self, target: str) -> None:
         """Undo ``mount``; what was written to an active snapshot is in its scratch then.
 
-        A target that is not mounted is no error.
+        A target that is not mounted is no error. Raises Unavailable (another
+        process works on the snapshot).
         """
-        if not self.rehearsing:
-            self.layers.unmount(self.layers.native(target))
+        native = self.layers.native(target)
+        if self.rehearsing:
+            self.layers.unmount(native)
+            return
+        with contextlib.ExitStack() as held:
+            with self._open().write() as tx:
+                number = self._number_of(self.layers.mounted_layer(native))
+                key = tx.find_name(number)
+                # Also what is none of this store's can be unmounted here.
+                if key is not None:
+                    held.enter_context(self._lock(tx, key, number))
+            self.layers.unmount(native)
+
+    def _number_of(self, directory: Optional[str]) -> int:
+        """The id of the snapshot with a layer directory, 0 for one that is not in this store."""
+        above, name = os.path.split(directory or "")
+        snapshots = self.directories.snapshots
+        same = os.path.normcase(os.path.realpath(above)) == os.path.normcase(os.path.realpath(snapshots))
+        return int(name) if same and name.isdecimal() else 0
 
     def mounted_at(self, key: str) -> List[str]:
         """Where a snapshot is mounted, as users write paths. Raises NotFound."""
-        return [self.layers.presented(target) for target in self.layers.mounted_at(self._located(self.stat(key)))]
+        targets = self._look(key, lambda _record, directory: self.layers.mounted_at(directory))
+        return [self.layers.presented(target) for target in targets]
 
     def is_mounted(self, key: str, target: str) -> bool:
         """Whether ``key`` is mounted at ``target``. Raises NotFound, InvalidArgument (``target`` is not absolute)."""
-        wanted = os.path.normcase(self.layers.native(target))
-        directory = self._located(self.stat(key))
-        return any(os.path.normcase(place) == wanted for place in self.layers.mounted_at(directory))
+        native = self.layers.native(target)
+        return self._look(key, lambda _record, directory: self.layers.is_mounted(directory, native))
 
     # -- exporting -----------------------------------------------------------
 
@@ -567,63 +681,53 @@ class Snapshotter:
         Raises NotFound, FailedPrecondition (not committed), Unavailable
         (another process works on it).
         """
-        with self._open().write() as tx:
-            info = tx.get_info(name).info
-            if info.kind != COMMITTED:
-                raise FailedPrecondition(
-                    f'snapshot "{name}" is {_a(info.kind)}; only a committed one is a layer', name=name
-                )
-            numbers = tx.parent_ids(info.parent)
-            lock = self._lock(tx, name, info.id)
-            for number in (info.id, *numbers):
-                self._recover(number, COMMITTED)
-        with lock:
-            self.layers.export_layer(self._directory(info.id), self._directories(numbers), stream)
+        with contextlib.ExitStack() as held:
+            with self._open().write() as tx:
+                info = tx.get_info(name).info
+                if info.kind != COMMITTED:
+                    raise FailedPrecondition(
+                        f'snapshot "{name}" is {_a(info.kind)}; only a committed one is a layer', name=name
+                    )
+                numbers = tx.parent_ids(info.parent)
+                held.enter_context(self._lock(tx, name, info.id))
+                for number in (info.id, *numbers):
+                    self.directories.recover(number, COMMITTED)
+            self.layers.export_layer(self.directories.directory(info.id), self.directories.of(numbers), stream)
 
     # -- directories and locks -----------------------------------------------
 
-    def _directory(self, number: int) -> str:
-        return os.path.join(self.root, "snapshots", str(number))
+    def _look(self, key: str, look: Callable[[Record, str], _Found]) -> _Found:
+        """What ``look`` finds of a snapshot, given its record and its layer directory. Raises NotFound.
 
-    def _aside(self, number: int) -> str:
-        return os.path.join(self.root, "snapshots", f"rm-{number}")
-
-    def _directories(self, numbers: Sequence[int]) -> List[str]:
-        return [self._directory(number) for number in numbers]
-
-    def _recover(self, number: int, kind: str) -> None:
-        """Mend what a dead process left of a snapshot that still has its record.
-
-        ``rm-<id>`` is the layer of a removal that did not get as far as its
-        COMMIT: it gets its name back. Of a view it may also be half a scratch;
-        a view holds nothing of its own, so it is destroyed. To be called in a
-        write transaction: living processes rename only inside one.
+        No lock is held, so the snapshot may be removed meanwhile. What was
+        found, or went wrong, counts if the directory was there before and
+        after, for an id is given out once; of a view, if it was absent both
+        times, as it is before the first mount. Anything else is told apart
+        when nobody writes: removed, or left aside by a process that died.
         """
-        if self.rehearsing or not os.path.lexists(self._aside(number)):
-            return
-        if kind == VIEW:
-            self.layers.destroy(self._aside(number))
-        else:
-            self._put_back(number)
-
-    def _located(self, info: Info) -> str:
-        """The layer directory for a reader, mended first where that is needed."""
-        directory = self._directory(info.id)
-        if not os.path.lexists(directory) and os.path.lexists(self._aside(info.id)):
-            with self._open().write():
-                self._recover(info.id, info.kind)
-        return directory
-
-    def _put_back(self, number: int) -> None:
-        directory, aside = self._directory(number), self._aside(number)
-        if not os.path.lexists(directory) and os.path.lexists(aside):
-            os.rename(aside, directory)
-            sync_directory(os.path.dirname(directory))
+        with self._open().read() as tx:
+            record = tx.get_info(key)
+        directory = self.directories.directory(record.info.id)
+        there = os.path.lexists(directory)
+        if there or record.info.kind == VIEW:
+            try:
+                found = look(record, directory)
+            except SnapshotterError:
+                if os.path.lexists(directory) == there:
+                    raise
+            else:
+                if os.path.lexists(directory) == there:
+                    return found
+        with self._open().write() as tx:
+            record = tx.get_info(key)
+            if record.info.kind != VIEW:  # of a view, that may be what a living process makes
+                self.directories.recover(record.info.id, record.info.kind)
+            return look(record, self.directories.directory(record.info.id))
 
     def _mounts(self, snapshot: Snapshot) -> List[Mount]:
         """The seed's shape: a view's source is its nearest parent, read-only."""
-        layers = [self.layers.presented(path) for path in self._directories(snapshot.parent_ids)]
-        source = self.layers.presented(self._directory(snapshot.id))
+        layers = [self.layers.presented(path) for path in self.directories.of(snapshot.parent_ids)]
+        source = self.layers.presented(self.directories.directory(snapshot.id))
         if snapshot.kind == VIEW and layers:
             source, layers = layers[0], layers[1:]
         return [model.layer_mount(source, layers, snapshot.kind == VIEW)]
@@ -638,35 +742,22 @@ class Snapshotter:
         except SnapshotterError as error:
             raise error.prefixed("failed to get snapshot mount") from None
 
-    def _lock_path(self, number: int) -> str:
-        return os.path.join(self.root, "locks", str(number))
-
-    def _lock_number(self, number: int) -> Optional[FileLock]:
-        lock = FileLock(self._lock_path(number))
-        try:
-            return lock if lock.acquire() else None
-        except OSError as error:
-            raise _os_error(error, f"cannot lock snapshot {number}") from error
-
     def _lock(self, tx: Transaction, key: str, number: int) -> FileLock:
         """The lock of one snapshot's files; with it, the mark of a holder that died is void."""
         if self.rehearsing:
             return FileLock(os.devnull)
-        lock = self._lock_number(number)
         holder = tx.find_holder(key)
+        lock = self.directories.lock(number)
+        failpoint("lock.acquired")
         if lock is None:
             raise self._busy(key, holder)
         if holder is not None:
-            tx.set_holder(key, None)
+            try:
+                tx.set_holder(key, None)
+            except BaseException:
+                lock.release()
+                raise
         return lock
-
-    def _forget_lock(self, number: int) -> None:
-        """Delete the lock file of a removed snapshot; nobody else can want it, its id is gone for good."""
-        try:
-            os.unlink(self._lock_path(number))
-        except OSError:
-            # A process that came too late looks at it this moment; the empty file harms nobody.
-            pass
 
     def _refuse_if_held(self, tx: Transaction, key: str) -> None:
         """Raise Unavailable while a living process converts ``key``."""
@@ -690,16 +781,3 @@ class Snapshotter:
 
 def _a(kind: str) -> str:
     return f"an {kind} snapshot" if kind == ACTIVE else f"a {kind}" + (" snapshot" if kind == COMMITTED else "")
-
-
-def _os_error(error: OSError, what: str) -> SnapshotterError:
-    """An operating system error in the classes of the core."""
-    import errno
-
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return Unavailable(f"{what}: no space left on the volume; free some and run the task again")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return FailedPrecondition(
-            f"{what}: {error.strerror}; is the volume read-only, or the task run without administrator rights?"
-        )
-    return FailedPrecondition(f"{what}: {error.strerror}")

@@ -15,12 +15,16 @@ import os
 import re
 from typing import Any, BinaryIO, Dict, Optional
 
-from .durable import sync_directory
-from .errors import InvalidArgument, NotFound, Unavailable
+from .durable import make_directories, sync_directory
+from .errors import InvalidArgument, NotFound, os_error
+from .failpoint import failpoint
 from .layers.base import LayerStore
 
 #: Bytes read at a time.
 CHUNK = 1 << 20
+
+#: The longest piece, bytes. A piece is in memory until all of it has arrived.
+MAXIMUM_PIECE = 64 << 20
 
 
 class Staging:
@@ -57,39 +61,50 @@ class Staging:
             raise InvalidArgument(
                 f"piece at byte {offset} of {digest} does not follow: {have} bytes are here", offset=have
             )
-        os.makedirs(self._directory, mode=0o777 if os.name == "nt" else 0o700, exist_ok=True)
+        # Nothing is open while input is awaited: a controller that is gone may never send the rest.
+        piece = _decoded(data, size - have, digest)
         try:
-            with open(part, "ab") as file:
-                try:
-                    have += _append(file, data, size - have, digest)
-                except BaseException:
-                    # A piece counts as a whole or not at all.
-                    file.truncate(have)
-                    raise
-                file.flush()
-                os.fsync(file.fileno())
+            failpoint("stage.directory")
+            make_directories(self._directory)
+            failpoint("stage.open")
+            _append(part, have, piece)
+            have += len(piece)
+            failpoint("stage.appended")
+            if have < size:
+                return self._state(path, have, complete=False)
+            if _sha256(part) != digest:
+                failpoint("stage.refuse")
+                os.unlink(part)
+                failpoint("stage.refused")
+                raise InvalidArgument(
+                    f"the file that arrived is not {digest}: it changed on the controller, or another task sent it "
+                    "too; run the task again"
+                )
+            failpoint("stage.rename")
+            os.replace(part, path)
+            failpoint("stage.renamed")
+            sync_directory(self._directory)
         except OSError as error:
-            raise Unavailable(
-                f"cannot write {self._layers.presented(part)}: {error.strerror}; {size - have} bytes are still to come"
-            ) from error
-        if have < size:
-            return self._state(path, have, complete=False)
-        if _sha256(part) != digest:
-            os.unlink(part)
-            raise InvalidArgument(
-                f"the file that arrived is not {digest}: it changed on the controller meanwhile; run the task again"
-            )
-        os.replace(part, path)
-        sync_directory(self._directory)
+            what = f"cannot write {self._layers.presented(part)}, {size - have} bytes are still to come"
+            raise os_error(error, what) from error
         return self._state(path, have, complete=True)
 
     def discard(self, digest: str) -> bool:
         """Delete a file and its pieces; whether there was anything."""
         found = False
         for path in (self._path(digest), self._path(digest) + ".part"):
-            if os.path.lexists(path):
+            try:
+                failpoint("unstage.delete")
                 os.unlink(path)
+                failpoint("unstage.deleted")
                 found = True
+            except FileNotFoundError:
+                # Never there, or another task was quicker.
+                continue
+            except PermissionError:
+                # On Windows: another task still reads it, and deletes it after that.
+                if os.name != "nt":
+                    raise
         return found
 
     def _state(self, path: str, offset: int, complete: bool) -> Dict[str, Any]:
@@ -101,21 +116,36 @@ class Staging:
         return os.path.join(self._directory, digest[len("sha256:") :])
 
 
-def _append(file: BinaryIO, data: BinaryIO, room: int, digest: str) -> int:
-    """Decode lines of base64 into ``file``; the number of bytes."""
+def _decoded(data: BinaryIO, room: int, digest: str) -> bytes:
+    """The bytes that lines of base64 stand for, at most ``room`` and ``MAXIMUM_PIECE`` of them."""
     import base64
 
-    written = 0
+    piece = bytearray()
     for line in data:
         try:
-            piece = base64.b64decode(line.strip(), validate=True)
+            piece += base64.b64decode(line.strip(), validate=True)
         except ValueError as error:
             raise InvalidArgument(f"a line of the file {digest} is not base64: {error}") from None
-        written += len(piece)
-        if written > room:
+        if len(piece) > room:
             raise InvalidArgument(f"more bytes than announced arrived for {digest}")
-        file.write(piece)
-    return written
+        if len(piece) > MAXIMUM_PIECE:
+            raise InvalidArgument(f"a piece of the file {digest} is longer than {MAXIMUM_PIECE} bytes")
+    return bytes(piece)
+
+
+def _append(part: str, have: int, piece: bytes) -> None:
+    """Add a piece to a file that has ``have`` bytes, durably; it counts as a whole or not at all."""
+    with open(part, "ab", buffering=0) as file:
+        try:
+            failpoint("stage.append")
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[file.write(rest) :]
+            failpoint("stage.flush")
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(have)
+            raise
 
 
 def _sha256(path: str) -> str:

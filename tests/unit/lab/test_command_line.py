@@ -120,6 +120,30 @@ def test_a_wrong_command_line(directory, arguments, text):
     assert not directory.exists()
 
 
+def test_faults(directory):
+    assert lab(directory, "up", "--nodes", "1").returncode == 0
+    asked = lab(directory, "fault", "node1", "--kind", "drop-before", "--at", "2")
+    assert asked.stdout.startswith("With request 2 of node1 from now on: the connection breaks")
+    assert lab(directory, "status").returncode == 0
+    assert "DOES NOT ANSWER" in lab(directory, "status").stdout
+    assert "DOES NOT ANSWER" not in lab(directory, "status").stdout
+
+    asked = lab(directory, "fault", "node1", "--kind", "cut")
+    assert lab(directory, "fault", "node1", "--kind", "none").stdout == "node1 is asked for no fault.\n"
+    assert "DOES NOT ANSWER" not in lab(directory, "status").stdout
+
+    unknown = lab(directory, "fault", "node7", "--kind", "cut")
+    assert (unknown.returncode, unknown.stderr) == (1, "lab: the lab has no node 'node7'; it has node1\n")
+    for wrong in (["--kind", "flood"], ["--kind", "cut", "--at", "0"], ["--kind", "late", "--seconds", "-1"], []):
+        assert lab(directory, "fault", "node1", *wrong).returncode == 2
+
+
+def test_a_fault_without_a_lab(directory):
+    asked = lab(directory, "fault", "node1", "--kind", "cut")
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("lab: no lab is running in ")
+
+
 def test_status_and_down_of_no_lab(directory):
     assert lab(directory, "status").returncode == 3
     assert lab(directory, "down").stdout.startswith("No lab was running")

@@ -3,8 +3,52 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
-/* Stand-in for bindfltapi.dll: keeps the mappings of this process in a list, changes no file access. */
-#include "standin.h"
+/*
+ * Stand-in for bindfltapi.dll: keeps the mappings of this process in a list, and changes no file access.
+ *
+ * With WCSTUB_CONTENTS=1 a mapping is a mount point in the folder that it covers, for all processes until it is removed.
+ * A read-only mapping shows a copy, which goes with it: Windows refuses what is written there, here it is lost.
+ *
+ * Not modelled: streams of the covered folder itself, which are not redirected; jobs; exceptions; several targets.
+ */
+#include "files.h"
+
+#define READ_ONLY_MAPPING 1
+
+static DWORD bind_folder(const wchar_t *root, const wchar_t *target, ULONG flags)
+{
+    size_t n;
+    wchar_t *shown, already[1024];
+    DWORD err = 0;
+    if (get_mount_point(root, already, 1024)) return ERROR_ALREADY_EXISTS;           /* ASSUMED */
+    if (!wcsncmp(target, L"\\\\?\\", 4)) target += 4;
+    n = wcslen(target);
+    if (n && target[n - 1] == '\\') n--;
+    shown = calloc(n + 8, sizeof(wchar_t));
+    memcpy(shown, target, n * sizeof(wchar_t));
+    if (flags & READ_ONLY_MAPPING)
+    {
+        wchar_t *from = _wcsdup(shown);
+        wcscat(shown, L".copy");
+        delete_tree(shown);
+        err = copy_tree(from, shown);
+        free(from);
+    }
+    if (!err) err = set_mount_point(root, shown);
+    free(shown);
+    return err;
+}
+
+static DWORD unbind_folder(const wchar_t *root)
+{
+    wchar_t shown[1024];
+    DWORD err;
+    size_t n;
+    if (!get_mount_point(root, shown, 1024)) return ERROR_NOT_FOUND;
+    if ((err = clear_mount_point(root))) return err;
+    n = wcslen(shown);
+    return n > 5 && !wcscmp(shown + n - 5, L".copy") ? delete_tree(shown) : 0;
+}
 
 static struct { wchar_t *root, *target; ULONG flags; } g_map[256];
 static int g_n;
@@ -25,6 +69,7 @@ EXPORT HRESULT WINAPI BfSetupFilter(HANDLE job, ULONG flags, const wchar_t *root
     {
         EnterCriticalSection(&g_lock);
         for (i = 0; i < g_n; i++) if ((flags & 0x40) && !_wcsicmp(g_map[i].root, root)) hr = HR(ERROR_ALREADY_EXISTS);   /* ASSUMED */
+        if (hr == S_OK && has_contents()) { DWORD err = bind_folder(root, target, flags); if (err) hr = HR(err); }
         if (hr == S_OK && g_n < 256) { g_map[g_n].root = _wcsdup(root); g_map[g_n].target = _wcsdup(target); g_map[g_n++].flags = flags; }
         LeaveCriticalSection(&g_lock);
     }
@@ -44,6 +89,7 @@ EXPORT HRESULT WINAPI BfRemoveMapping(HANDLE job, const wchar_t *root)
     {
         EnterCriticalSection(&g_lock);
         for (i = 0; i < g_n; i++) if (!_wcsicmp(g_map[i].root, root)) { g_map[i] = g_map[--g_n]; hr = S_OK; break; }
+        if (has_contents()) { DWORD err = unbind_folder(root); hr = err ? HR(err) : S_OK; }
         LeaveCriticalSection(&g_lock);
     }
     return end_call(&c, hr);

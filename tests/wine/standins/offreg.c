@@ -3,7 +3,11 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
-/* Stand-in for offreg.dll: an empty "hive" file. Win32 codes, 0 = ok. */
+/*
+ * Stand-in for offreg.dll: an empty "hive" file. Win32 codes, 0 = ok.
+ *
+ * Not modelled: hives, whose keys and values there are no calls for, and whose file is a short text.
+ */
 #include "standin.h"
 
 EXPORT DWORD WINAPI ORCreateHive(void **out)

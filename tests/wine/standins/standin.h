@@ -52,6 +52,9 @@ static int env_is(const wchar_t *name, const wchar_t *value, int dflt)
     return !wcscmp(b, value);
 }
 
+/* whether what layers contain is modelled, see contents.h and bindfltapi.c */
+static int has_contents(void) { return env_is(L"WCSTUB_CONTENTS", L"1", 0); }
+
 /* ---- log: one UTF-8 line a call, appended by a single write, so processes and DLLs may share the file ---- */
 static void log_raw(const char *s, DWORD n)
 {

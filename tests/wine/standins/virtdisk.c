@@ -3,7 +3,12 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
-/* Stand-in for virtdisk.dll: logs, hands out handles of the disk file itself. Win32 codes, 0 = ok. */
+/*
+ * Stand-in for virtdisk.dll: logs, hands out handles of the disk file itself. Win32 codes, 0 = ok.
+ *
+ * Not modelled: disks. Nothing is attached, no volume appears, a new disk is a short text; whether it is in use shows
+ * only where vmcompute's stand-in holds the file.
+ */
 /* mingw's windows.h declares these; here the parameters are looser */
 #define OpenVirtualDisk hdr_OpenVirtualDisk
 #define AttachVirtualDisk hdr_AttachVirtualDisk

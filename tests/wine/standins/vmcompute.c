@@ -6,14 +6,16 @@
 /*
  * Stand-in for the layer functions of Windows' vmcompute.dll: a test tool, not an implementation.
  *
- * It logs every call, keeps the state of each layer (created, activated, prepared) in the process, injects faults, and
- * moves real files: see README.md for the environment variables, the folder conventions and every assumption made.
- * Nothing in here was observed on Windows: return codes marked ASSUMED are guesses that a real system may contradict.
+ * It logs every call, keeps the state of each layer (created, activated, prepared), injects faults, and moves real
+ * files: see README.md for the environment variables, the folder conventions and every assumption made. Nothing in here
+ * was observed on Windows: return codes marked ASSUMED are guesses that a real system may contradict.
+ *
+ * Not modelled: disks and the NTFS volumes in them; the container filter, but for what contents.h says; registry hives,
+ * which are short texts; templates that boot; the protection of a parent whose child is attached; how long calls take.
  */
-#include "standin.h"
+#include "contents.h"
 
 typedef struct { int flavour; const wchar_t *home; } DRIVER_INFO;                                   /* 16 bytes */
-typedef struct { GUID id; ULONG flags; const wchar_t *path; } LAYER_DESC;                           /* 32 bytes */
 
 /* ------------------------------------------------ layer state ------------------------------------------------ */
 typedef struct layer
@@ -26,16 +28,45 @@ typedef struct layer
 } LAYER;
 static LAYER *g_layers;
 
+/* with contents, the counts lie in a file of the layer: Windows keeps them beyond the process as well */
+static void load_counts(LAYER *l)
+{
+    wchar_t *p = join(l->path, L"sandbox.state");
+    HANDLE h = CreateFileW(p, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+    int counts[2] = { 0, 0 };
+    DWORD got;
+    if (h != INVALID_HANDLE_VALUE) { ReadFile(h, counts, sizeof(counts), &got, NULL); CloseHandle(h); }
+    l->active = counts[0];
+    l->prepared = counts[1];
+    free(p);
+}
+
+static void save_counts(const LAYER *l)
+{
+    wchar_t *p;
+    int counts[2] = { l->active, l->prepared };
+    if (!has_contents()) return;
+    p = join(l->path, L"sandbox.state");
+    if (l->active || l->prepared) put_file(p, counts, sizeof(counts));
+    else DeleteFileW(p);
+    free(p);
+}
+
 /* one layer has two spellings: hcsshim says C:\\x to most calls, but \\\\?\\C:\\x to ImportLayer and Process*Image */
 static LAYER *layer_of(const wchar_t *path)
 {
     LAYER *l;
     if (!wcsncmp(path, L"\\\\?\\", 4) && path[4] && path[5] == ':') path += 4;
-    for (l = g_layers; l; l = l->next) if (!_wcsicmp(l->path, path)) return l;
-    l = calloc(1, sizeof(*l));
-    l->path = _wcsdup(path);
-    l->next = g_layers;
-    return g_layers = l;
+    for (l = g_layers; l && _wcsicmp(l->path, path); l = l->next) ;
+    if (!l)
+    {
+        l = calloc(1, sizeof(*l));
+        l->path = _wcsdup(path);
+        l->next = g_layers;
+        g_layers = l;
+    }
+    if (has_contents()) load_counts(l);
+    return l;
 }
 
 static int strict(void) { return !env_is(L"WCSTUB_STRICT", L"0", 0); }
@@ -83,69 +114,6 @@ static HRESULT check_parents(const LAYER_DESC *l, size_t n)
 }
 
 /* ------------------------------------------------ files ------------------------------------------------------ */
-static DWORD make_dir(const wchar_t *p)
-{
-    if (CreateDirectoryW(p, NULL)) return 0;
-    return GetLastError() == ERROR_ALREADY_EXISTS && is_dir(p) ? 0 : GetLastError();
-}
-
-/* delete a tree; reparse points are removed, never entered; read-only is cleared */
-static DWORD delete_tree(const wchar_t *p)
-{
-    DWORD a = attrs(p), err = 0;
-    if (a == INVALID_FILE_ATTRIBUTES) return GetLastError();
-    if ((a & FILE_ATTRIBUTE_DIRECTORY) && !(a & FILE_ATTRIBUTE_REPARSE_POINT))
-    {
-        WIN32_FIND_DATAW fd;
-        wchar_t *pat = join(p, L"*");
-        HANDLE f = FindFirstFileW(pat, &fd);
-        free(pat);
-        if (f != INVALID_HANDLE_VALUE)
-        {
-            do
-            {
-                wchar_t *q;
-                DWORD e;
-                if (!wcscmp(fd.cFileName, L".") || !wcscmp(fd.cFileName, L"..")) continue;
-                q = join(p, fd.cFileName);
-                e = delete_tree(q);
-                if (e && !err) err = e;
-                free(q);
-            } while (FindNextFileW(f, &fd));
-            FindClose(f);
-        }
-    }
-    if (a & FILE_ATTRIBUTE_READONLY) SetFileAttributesW(p, FILE_ATTRIBUTE_NORMAL);
-    if (a & FILE_ATTRIBUTE_DIRECTORY ? !RemoveDirectoryW(p) : !DeleteFileW(p)) { if (!err) err = GetLastError(); }
-    return err;
-}
-
-static DWORD copy_tree(const wchar_t *from, const wchar_t *to)
-{
-    WIN32_FIND_DATAW fd;
-    wchar_t *pat;
-    HANDLE f;
-    DWORD err;
-    if (!is_dir(from)) return CopyFileW(from, to, FALSE) ? 0 : GetLastError();
-    if ((err = make_dir(to))) return err;
-    pat = join(from, L"*");
-    f = FindFirstFileW(pat, &fd);
-    free(pat);
-    if (f == INVALID_HANDLE_VALUE) return 0;
-    do
-    {
-        wchar_t *a, *b;
-        if (!wcscmp(fd.cFileName, L".") || !wcscmp(fd.cFileName, L"..")) continue;
-        a = join(from, fd.cFileName);
-        b = join(to, fd.cFileName);
-        err = copy_tree(a, b);
-        free(a);
-        free(b);
-    } while (!err && FindNextFileW(f, &fd));
-    FindClose(f);
-    return err;
-}
-
 /* a disk file: copy of the file named by the environment variable, else a short text */
 static DWORD put_disk(const wchar_t *path, const wchar_t *var)
 {
@@ -155,102 +123,18 @@ static DWORD put_disk(const wchar_t *path, const wchar_t *var)
     return put_file(path, text, sizeof(text) - 1);
 }
 
-/* ---- transport folder: a 4-byte attribute word and the item's backup stream ---- */
-static HANDLE open_item(const wchar_t *p, DWORD access, DWORD disp)
+/* the volume of a scratch disk appears as a whole, by its name */
+static DWORD make_volume(const wchar_t *layer, const LAYER_DESC *l, size_t n)
 {
-    return CreateFileW(p, access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, disp,
-                       FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
-}
-
-static void copy_times(HANDLE from, HANDLE to, DWORD attributes)
-{
-    FILE_BASIC_INFO b;
-    if (!GetFileInformationByHandleEx(from, FileBasicInfo, &b, sizeof(b))) return;
-    b.FileAttributes = attributes;      /* 0 = leave */
-    SetFileInformationByHandle(to, FileBasicInfo, &b, sizeof(b));
-}
-
-/* item -> "attribute word + backup stream" file */
-static DWORD pack_item(const wchar_t *item, const wchar_t *out)
-{
-    HANDLE s = open_item(item, GENERIC_READ, OPEN_EXISTING), d;
-    DWORD a = attrs(item), got, done, err = 0;
-    void *ctx = NULL;
-    BYTE *buf;
-    if (s == INVALID_HANDLE_VALUE) return GetLastError();
-    d = CreateFileW(out, GENERIC_WRITE | GENERIC_READ, FILE_SHARE_READ, NULL, CREATE_NEW, 0, NULL);
-    if (d == INVALID_HANDLE_VALUE) { err = GetLastError(); CloseHandle(s); return err; }
-    buf = malloc(65536);
-    WriteFile(d, &a, 4, &done, NULL);
-    for (;;)
-    {
-        if (!BackupRead(s, buf, 65536, &got, FALSE, TRUE, &ctx)) { err = GetLastError(); break; }
-        if (!got) break;
-        if (!WriteFile(d, buf, got, &done, NULL)) { err = GetLastError(); break; }
-    }
-    BackupRead(s, NULL, 0, &got, TRUE, TRUE, &ctx);
-    copy_times(s, d, 0);
-    free(buf);
-    CloseHandle(d);
-    CloseHandle(s);
-    return err;
-}
-
-/* "attribute word + backup stream" file -> item (made here for a file, existing for a directory) */
-static DWORD unpack_item(const wchar_t *packed, const wchar_t *item, int dir)
-{
-    HANDLE s, d;
-    DWORD a = 0, got, done, err = 0;
-    void *ctx = NULL;
-    BYTE *buf;
-    if (dir && (err = make_dir(item))) return err;
-    s = CreateFileW(packed, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, 0, NULL);
-    if (s == INVALID_HANDLE_VALUE) return GetLastError();
-    d = open_item(item, GENERIC_READ | GENERIC_WRITE | WRITE_DAC | WRITE_OWNER, dir ? OPEN_EXISTING : CREATE_ALWAYS);
-    if (d == INVALID_HANDLE_VALUE) { err = GetLastError(); CloseHandle(s); return err; }
-    buf = malloc(65536);
-    if (!ReadFile(s, &a, 4, &got, NULL) || got != 4) err = ERROR_INVALID_DATA;
-    while (!err)
-    {
-        if (!ReadFile(s, buf, 65536, &got, NULL)) { err = GetLastError(); break; }
-        if (!got) break;
-        if (!BackupWrite(d, buf, got, &done, FALSE, TRUE, &ctx)) { err = GetLastError(); break; }
-    }
-    BackupWrite(d, NULL, 0, &done, TRUE, TRUE, &ctx);
-    copy_times(s, d, a);
-    free(buf);
-    CloseHandle(d);
-    CloseHandle(s);
-    return err;
-}
-
-static DWORD export_tree(const wchar_t *from, const wchar_t *to)
-{
-    WIN32_FIND_DATAW fd;
-    wchar_t *pat = join(from, L"*");
-    HANDLE f = FindFirstFileW(pat, &fd);
+    wchar_t *volume = volume_of(layer), *draft = join(layer, L"sandbox.volume.draft");
     DWORD err = 0;
-    free(pat);
-    if (f == INVALID_HANDLE_VALUE) return 0;
-    do
+    if (!is_dir(volume))
     {
-        wchar_t *a, *b, *side;
-        if (!wcscmp(fd.cFileName, L".") || !wcscmp(fd.cFileName, L"..")) continue;
-        a = join(from, fd.cFileName);
-        b = join(to, fd.cFileName);
-        if (fd.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
-        {
-            side = malloc((wcslen(b) + 16) * sizeof(wchar_t));
-            wcscat(wcscpy(side, b), L".$wcidirs$");
-            if (!(err = make_dir(b))) err = pack_item(a, side);
-            free(side);
-            if (!err && !(fd.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT)) err = export_tree(a, b);
-        }
-        else err = pack_item(a, b);
-        free(a);
-        free(b);
-    } while (!err && FindNextFileW(f, &fd));
-    FindClose(f);
+        delete_tree(draft);
+        if (!(err = fill_volume(draft, l, n)) && !MoveFileW(draft, volume)) err = GetLastError();
+    }
+    free(volume);
+    free(draft);
     return err;
 }
 
@@ -260,33 +144,22 @@ static int ends_with(const wchar_t *s, const wchar_t *suffix)
     return n >= m && !_wcsicmp(s + n - m, suffix);
 }
 
-static DWORD import_tree(const wchar_t *from, const wchar_t *to)
+/* of a transport folder into a layer; with parents to look into, its folders are completed from theirs */
+static DWORD import_item(const wchar_t *from, const wchar_t *to, const WIN32_FIND_DATAW *fd, void *context)
 {
-    WIN32_FIND_DATAW fd;
-    wchar_t *pat = join(from, L"*");
-    HANDLE f = FindFirstFileW(pat, &fd);
+    const CHAIN *c = context;
+    WIN32_FIND_DATAW own;
+    wchar_t *side;
     DWORD err = 0;
-    free(pat);
-    if (f == INVALID_HANDLE_VALUE) return 0;
-    do
-    {
-        wchar_t *a, *b, *side;
-        if (!wcscmp(fd.cFileName, L".") || !wcscmp(fd.cFileName, L"..") || ends_with(fd.cFileName, L".$wcidirs$")) continue;
-        a = join(from, fd.cFileName);
-        b = join(to, fd.cFileName);
-        if (fd.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
-        {
-            if (!(err = make_dir(b))) err = import_tree(a, b);
-            side = malloc((wcslen(a) + 16) * sizeof(wchar_t));
-            wcscat(wcscpy(side, a), L".$wcidirs$");
-            if (!err && exists(side)) err = unpack_item(side, b, 1);      /* after the children: keeps its times */
-            free(side);
-        }
-        else err = unpack_item(a, b, 0);
-        free(a);
-        free(b);
-    } while (!err && FindNextFileW(f, &fd));
-    FindClose(f);
+    if (ends_with(fd->cFileName, L".$wcidirs$")) return 0;
+    /* what is there may be a parent's file by another name, or a placeholder */
+    if (c->n && look(to, &own) && !(is_plain_dir(fd) && is_plain_dir(&own))) err = delete_tree(to);
+    if (err) return err;
+    if (!(fd->dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)) return unpack_item(from, to, 0);
+    if (!(err = make_dir(to)) && !(err = each_item(from, to, import_item, context))) err = complete_dir(to, c);
+    side = description_of(from);
+    if (!err && exists(side)) err = unpack_item(side, to, 1);      /* after the children: keeps its times */
+    free(side);
     return err;
 }
 
@@ -336,6 +209,7 @@ EXPORT HRESULT WINAPI ActivateLayer(DRIVER_INFO *d, const wchar_t *id)
                 if (l->disk == INVALID_HANDLE_VALUE) { hr = HR(GetLastError()); l->disk = NULL; l->active = 0; }
                 free(p);
             }
+            save_counts(l);
             add(&c.line, " active=%d", l->active);
         }
         LeaveCriticalSection(&g_lock);
@@ -356,6 +230,7 @@ EXPORT HRESULT WINAPI DeactivateLayer(DRIVER_INFO *d, const wchar_t *id)
         else if (!l->active) hr = strict() ? HR(ERROR_NOT_FOUND) : S_OK;             /* ASSUMED */
         else if (l->active == 1 && l->prepared) hr = strict() ? HR(ERROR_BUSY) : S_OK;   /* ASSUMED: Unprepare first */
         if (hr == S_OK && l->active && !--l->active && l->disk) { CloseHandle(l->disk); l->disk = NULL; }
+        save_counts(l);
         add(&c.line, " active=%d", l->active);
         LeaveCriticalSection(&g_lock);
     }
@@ -376,7 +251,9 @@ EXPORT HRESULT WINAPI PrepareLayer(DRIVER_INFO *d, const wchar_t *id, LAYER_DESC
         else if (!y->active) hr = strict() ? HR(ERROR_NOT_READY) : S_OK;             /* ASSUMED */
         else if (y->prepared) hr = strict() ? HR(ERROR_ALREADY_EXISTS) : S_OK;       /* ASSUMED */
         else hr = check_parents(l, n);
+        if (hr == S_OK && has_contents() && n && writable(path)) W32(make_volume(path, l, n));
         if (hr == S_OK) { y->prepared++; y->initialised = 1; }
+        save_counts(y);
         add(&c.line, " prepared=%d", y->prepared);
         LeaveCriticalSection(&g_lock);
     }
@@ -395,6 +272,7 @@ EXPORT HRESULT WINAPI UnprepareLayer(DRIVER_INFO *d, const wchar_t *id)
         if (!is_dir(path)) hr = HR(ERROR_PATH_NOT_FOUND);
         else if (!l->prepared) hr = strict() ? HR(ERROR_NOT_FOUND) : S_OK;           /* ASSUMED */
         else l->prepared--;
+        save_counts(l);
         add(&c.line, " prepared=%d", l->prepared);
         LeaveCriticalSection(&g_lock);
     }
@@ -464,7 +342,7 @@ EXPORT HRESULT WINAPI DestroyLayer(DRIVER_INFO *d, const wchar_t *id)
         EnterCriticalSection(&g_lock);
         l = layer_of(path);
         if (!exists(path)) hr = HR(ERROR_PATH_NOT_FOUND);                            /* ASSUMED */
-        else if (l->active && l->disk) hr = HR(ERROR_SHARING_VIOLATION);             /* ASSUMED */
+        else if (l->active && (l->disk || has_contents())) hr = HR(ERROR_SHARING_VIOLATION);             /* ASSUMED */
         else W32(delete_tree(path));
         LeaveCriticalSection(&g_lock);
     }
@@ -511,7 +389,7 @@ EXPORT HRESULT WINAPI ExpandSandboxSize(DRIVER_INFO *d, const wchar_t *id, unsig
     FINISH;
 }
 
-/* <layer>\sandbox.contents\{Files,Hives} and <layer>\sandbox.contents.deleted -> transport folder */
+/* <layer>\sandbox.contents\{Files,Hives} and <layer>\sandbox.contents.deleted, or what it has changed -> transport folder */
 EXPORT HRESULT WINAPI ExportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar_t *dir, LAYER_DESC *l, size_t n)
 {
     START("ExportLayer");
@@ -525,16 +403,20 @@ EXPORT HRESULT WINAPI ExportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar
         else if (strict() && !layer_of(path)->initialised) hr = HR(ERROR_FILE_NOT_FOUND);   /* ASSUMED */
         else if (!FAILED(hr = check_parents(l, n)))
         {
-            static const char head[] = "\xef\xbb\xbfVersion 1.0\r\n";
+            int changes = has_contents() && n;
+            wchar_t *files = writable(path) ? volume_of(path) : join(path, L"Files");
+            STR deleted = {0};
             wchar_t *src = join(path, L"sandbox.contents"), *sf = join(src, L"Files"), *sh = join(src, L"Hives");
             wchar_t *df = join(dir, L"Files"), *dh = join(dir, L"Hives"), *t = join(dir, L"tombstones.txt");
             wchar_t *del = join(path, L"sandbox.contents.deleted");
             HANDLE h, o;
+            add(&deleted, "\xef\xbb\xbfVersion 1.0\r\n");
             W32(make_dir(df));
-            if (hr == S_OK && is_dir(sf)) W32(export_tree(sf, df));
+            if (hr == S_OK && changes) W32(export_changes(files, df, l, n, &deleted));
+            else if (hr == S_OK && is_dir(sf)) W32(each_item(sf, df, export_item, NULL));
             if (hr == S_OK && is_dir(sh)) W32(copy_tree(sh, dh));
             if (hr == S_OK) W32(put_hives(dh, L"_Delta", 1));
-            if (hr == S_OK) W32(put_file(t, head, sizeof(head) - 1));
+            if (hr == S_OK) W32(put_file(t, deleted.p, deleted.len));
             if (hr == S_OK && (h = CreateFileW(del, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, 0, NULL)) != INVALID_HANDLE_VALUE)
             {
                 char buf[4096];
@@ -544,7 +426,7 @@ EXPORT HRESULT WINAPI ExportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar
                 CloseHandle(o);
                 CloseHandle(h);
             }
-            free(src); free(sf); free(sh); free(df); free(dh); free(t); free(del);
+            free(src); free(sf); free(sh); free(df); free(dh); free(t); free(del); free(files); free(deleted.p);
         }
     }
     FINISH;
@@ -564,8 +446,10 @@ EXPORT HRESULT WINAPI ImportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar
         else if (!FAILED(hr = check_parents(l, n)))
         {
             wchar_t *sf = join(dir, L"Files"), *sh = join(dir, L"Hives"), *df = join(path, L"Files"), *dh = join(path, L"Hives");
+            CHAIN chain = { .l = l, .n = has_contents() ? n : 0, .skip = wcslen(df) + 1 };
             if (is_dir(sf)) W32(make_dir(df));
-            if (hr == S_OK && is_dir(sf)) W32(import_tree(sf, df));
+            if (hr == S_OK && is_dir(sf)) W32(each_item(sf, df, import_item, &chain));
+            if (hr == S_OK && chain.n) W32(complete_dir(df, &chain));
             if (hr == S_OK && is_dir(sh))
             {
                 WIN32_FIND_DATAW fd;
@@ -605,7 +489,13 @@ EXPORT HRESULT WINAPI GetLayerMountPath(DRIVER_INFO *d, const wchar_t *id, size_
         {
             const wchar_t *r = path;
             size_t need;
-            if (writable(path))
+            wchar_t *volume = volume_of(path);
+            if (has_contents() && layer_of(path)->prepared && is_dir(volume))
+            {
+                swprintf(vol, 1200, L"\\\\?\\%ls\\sandbox.volume\\", layer_of(path)->path);
+                r = vol;
+            }
+            else if (writable(path))
             {
                 if (!env_str(L"WCSTUB_VOLUME", vol, 1200))
                 {
@@ -623,6 +513,7 @@ EXPORT HRESULT WINAPI GetLayerMountPath(DRIVER_INFO *d, const wchar_t *id, size_
                 else { wcscpy(buf, r); add(&c.line, " path="); addw(&c.line, r); }
             }
             *len = need;
+            free(volume);
         }
     }
     FINISH;

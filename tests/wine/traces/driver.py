@@ -11,9 +11,11 @@ and the error, and at the end the tree of ``C:\t\root\snapshots``.
 
 import base64
 import contextlib
+import ctypes
 import json
 import os
 import re
+import struct
 import sys
 
 from core.errors import SnapshotterError
@@ -118,13 +120,24 @@ def tree(top):
             links = f"\tlinks={status.st_nlink}" if status.st_nlink > 1 else ""
             read_only = "\tattr=0x21" if status.st_file_attributes & 1 else ""
             found.append(f"{os.path.relpath(path, ROOT)}\t{status.st_size}{links}{read_only}")
-            with kernel32.create_file(path, 0) as handle:
-                streams = kernel32.list_streams(handle)
-            for stream in streams:
-                stream_name = stream.name[1:].removesuffix(":$DATA")
-                if stream_name:
-                    found.append(f"{os.path.relpath(path, ROOT)}:{stream_name}\t{stream.size}")
+            found += [f"{os.path.relpath(path, ROOT)}:{stream}\t{size}" for stream, size in streams(path)]
     return sorted(found)
+
+
+def streams(path):
+    """The names and sizes of a file's alternate streams: FileStreamInfo, a chain of FILE_STREAM_INFO."""
+    buffer = ctypes.create_string_buffer(1 << 16)
+    with kernel32.create_file(path, 0) as file:
+        kernel32.DLL.call("GetFileInformationByHandleEx", file, 7, buffer, len(buffer))
+    offset = step = 0
+    while True:
+        offset += step
+        step, length, size = struct.unpack_from("<IIq", buffer, offset)
+        name = buffer.raw[offset + 24 : offset + 24 + length].decode("utf-16-le")[1:].removesuffix(":$DATA")
+        if name:
+            yield name, size
+        if not step:
+            return
 
 
 class Driver:

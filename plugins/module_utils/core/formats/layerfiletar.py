@@ -5,8 +5,9 @@
 
 The mapping is that of go-winio backuptar/tar.go and hcsshim pkg/ociwclayer.
 What a tar cannot say is lost there as it is with them: the flags of extended
-attributes, and alternate streams of all but plain files. Unlike theirs, a tar
-written here depends on the layer alone: when a file was last read, and last
+attributes. Alternate streams of directories and links are written as those of
+files are, which theirs reads but does not write. Unlike theirs, a tar written
+here depends on the layer alone: when a file was last read, and last
 changed in any way, is a matter of the disk that it lies on (an export reads
 it), so both records are written with the time of the last writing.
 """
@@ -44,7 +45,6 @@ _MODE_DIRECTORY = 0o40000
 _MODE_SYMLINK = 0o120000
 _MODE_HARD_LINK = 0o644
 
-_TIME = re.compile(r"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _UINT32_DIGITS = re.compile(r"[0-9]{1,10}")
 
 
@@ -127,19 +127,10 @@ def _attributes(text: str) -> int:
 def _times(pax: Dict[str, str], write: int) -> FileTimes:
     """The times of an entry; one that it does not tell is taken to be that of its writing."""
     creation, access, change = (
-        _ticks(pax[key]) if key in pax else write for key in (layertar.CREATION_TIME, ACCESS_TIME, CHANGE_TIME)
+        from_nanoseconds(layertar.time_from_text(pax[key])) if key in pax else write
+        for key in (layertar.CREATION_TIME, ACCESS_TIME, CHANGE_TIME)
     )
     return FileTimes(creation, access, write, change)
-
-
-def _ticks(text: str) -> int:
-    """The FILETIME of pax's ``[-]seconds[.fraction]``; the sign is that of the whole."""
-    found = _TIME.fullmatch(text)
-    if not found:
-        raise InvalidArgument(f"it has a time {text[:40]!r} that is not a number")
-    sign, seconds, fraction = found.groups("")
-    time_ns = int(seconds + fraction[:9].ljust(9, "0"))
-    return from_nanoseconds(-time_ns if sign else time_ns)
 
 
 def _security(pax: Dict[str, str], from_sddl: Callable[[str], bytes]) -> bytes:
@@ -177,7 +168,10 @@ def _write_file(file: LayerFile, stream: BinaryIO) -> None:
         return
     kind, mode, link, pax = _header(file)
     mtime_ns = to_nanoseconds(file.times.write)
-    content = next(file.streams, None) if kind == layertar.FILE else None
+    content = next(file.streams, None)
+    if content and not content.name and kind != layertar.FILE:
+        # A link in a tar has no content.
+        content = next(file.streams, None)
     size = content.size if content and not content.name else 0
     stream.write(layertar.header(file.name, kind, size=size, mode=mode, mtime_ns=mtime_ns, link=link, pax=pax))
     pax = {key: pax[key] for key in (ACCESS_TIME, CHANGE_TIME)}
@@ -185,7 +179,8 @@ def _write_file(file: LayerFile, stream: BinaryIO) -> None:
         if content.name:
             _check_name(content.name)
             name = f"{file.name}:{content.name}"
-            stream.write(layertar.header(name, kind, size=content.size, mode=mode, mtime_ns=mtime_ns, pax=pax))
+            entry = layertar.header(name, layertar.FILE, size=content.size, mode=_MODE_FILE, mtime_ns=mtime_ns, pax=pax)
+            stream.write(entry)
         stream.writelines(content.chunks)
         stream.write(layertar.padding(content.size))
         content = next(file.streams, None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import InvalidArgument
@@ -59,6 +60,8 @@ _NANOSECONDS = 1_000_000_000
 _FIRST_SECOND = -11_644_473_600
 _LAST_SECOND = 910_692_730_085
 
+_TIME = re.compile(r"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
+
 # Types of header blocks.
 _TYPES = {"0": FILE, "\0": FILE, "7": FILE, "1": HARD_LINK, "2": SYMLINK, "5": DIRECTORY}
 _SPECIAL_TYPES = {"3": "a character device", "4": "a block device", "6": "a FIFO", "S": "a sparse file of GNU tar"}
@@ -70,11 +73,12 @@ class Entry(NamedTuple):
 
     ``name`` has forward slashes, no ``.`` or ``..``, and spells each directory
     as the entry that made it did. For a whiteout it is the deleted path, for
-    an alternate stream the file it belongs to, with the stream's name in
-    ``link``. ``link`` of a hard link is an entry's name, of a symbolic link
-    the text of the link. ``size`` is in bytes; ``mode`` holds permission bits,
-    0 if the writer knew none, which Windows does not. ``pax`` has all pax
-    records that apply, ``MSWINDOWS.*`` among them.
+    an alternate stream the file, directory or symbolic link it belongs to,
+    with the stream's name in ``link``. ``link`` of a hard link is an entry's
+    name, of a symbolic link the text of the link. ``size`` is in bytes;
+    ``mode`` holds permission bits, 0 if the writer knew none, which Windows
+    does not. ``pax`` has all pax records that apply, ``MSWINDOWS.*`` among
+    them.
     """
 
     name: str
@@ -107,8 +111,8 @@ class LayerReader:
         self._left = 0
         self._padding = 0
         self._last = ""
-        self._seen: Dict[str, Tuple[str, str]] = {}
-        self._stream_owner = ""
+        self._seen: Dict[Tuple[int, str], _Seen] = {}
+        self._stream_owner = ("", "")
 
     @property
     def digest(self) -> str:
@@ -144,7 +148,7 @@ class LayerReader:
                 return
             entry = self._entry(header, records)
             self.entries += 1
-            if self.entries > self._max_entries:
+            if self.entries > self._max_entries or len(self._seen) > 2 * self._max_entries:
                 raise InvalidArgument(f"entry {entry.name!r} is one too many: a layer has at most {self._max_entries}")
             self._left = entry.size
             self._padding = -entry.size % _BLOCK
@@ -227,7 +231,10 @@ class LayerReader:
             )
         mtime_ns = header.mtime * _NANOSECONDS
         if "mtime" in records:
-            mtime_ns = _pax_time(records["mtime"], raw)
+            try:
+                mtime_ns = time_from_text(records["mtime"])
+            except InvalidArgument as error:
+                raise error.prefixed(f"entry {raw!r} is refused") from None
         if not _FIRST_SECOND * _NANOSECONDS <= mtime_ns < _LAST_SECOND * _NANOSECONDS:
             raise InvalidArgument(f"entry {raw!r} has a time that Windows cannot hold")
         link = records.get("linkpath", header.link)
@@ -238,14 +245,14 @@ class LayerReader:
 
     def _place(self, raw: str, kind: str, link: str) -> Tuple[str, str, str]:
         """Check an entry's name and link; returns name, kind and link as the entry has them."""
-        owner, self._stream_owner = self._stream_owner, ""
+        (owner, owner_name), self._stream_owner = self._stream_owner, ("", "")
         if kind == FILE and owner and raw.startswith(owner + ":"):
             stream = raw[len(owner) + 1 :]
             problem = fault(stream)
             if problem:
                 raise InvalidArgument(f"entry {raw!r}: the name of the stream {problem}")
-            self._stream_owner = owner
-            return self._seen[fold(owner)][1], STREAM, stream
+            self._stream_owner = (owner, owner_name)
+            return owner_name, STREAM, stream
         components = self._components(raw, kind)
         if components[-1].startswith(WHITEOUT_PREFIX):
             return self._whiteout(raw, kind, components)
@@ -256,8 +263,8 @@ class LayerReader:
             if problem:
                 raise InvalidArgument(f"entry {raw!r} links to {link!r}, {problem}")
         name = self._register(raw, components, kind)
-        if kind == FILE:
-            self._stream_owner = raw
+        if kind != HARD_LINK:
+            self._stream_owner = (raw.removesuffix("/"), name)
         return name, kind, link
 
     def _components(self, raw: str, kind: str) -> List[str]:
@@ -294,43 +301,63 @@ class LayerReader:
     def _hard_link(self, raw: str, link: str) -> str:
         try:
             target = self._components(link, HARD_LINK)
-            path = self._directory(link, target[:-1], note=False) + target[-1]
+            number, path = self._directory(link, target[:-1], note=False)
         except InvalidArgument as error:
             raise error.prefixed(f"invalid hard link in layer: entry {raw!r}") from None
-        kind, name = self._seen.get(fold(path), (FILE, path))
-        if kind not in (FILE, HARD_LINK):
-            raise InvalidArgument(f"invalid hard link in layer: entry {raw!r} links to {link!r}, which is a {kind}")
-        return name
+        found = self._seen.get((number, fold(target[-1])))
+        if found and found.kind not in (FILE, HARD_LINK):
+            raise InvalidArgument(
+                f"invalid hard link in layer: entry {raw!r} links to {link!r}, which is a {found.kind}"
+            )
+        return path + (found.name if found else target[-1])
 
     def _register(self, raw: str, components: List[str], kind: str) -> str:
         """Note a name; refuses one that an earlier entry has. Returns it as it is spelled."""
-        path = self._directory(raw, components[:-1], note=True) + components[-1]
-        key = fold(path)
+        number, path = self._directory(raw, components[:-1], note=True)
+        key = (number, fold(components[-1]))
         found = self._seen.get(key)
-        if found and not found[0] == kind == DIRECTORY:
+        if found is None:
+            self._seen[key] = _Seen(kind, components[-1], len(self._seen) + 1)
+        elif not found.kind == kind == DIRECTORY:
             raise InvalidArgument(
-                f"entry {raw!r} is refused: there is an entry {found[1]!r} already, a {found[0]}, "
+                f"entry {raw!r} is refused: there is an entry {path + found.name!r} already, a {found.kind}, "
                 "and the names are one to Windows"
             )
-        spelled = found[1] if found else path
-        self._seen[key] = (kind, spelled)
-        return spelled
+        return path + self._seen[key].name
 
-    def _directory(self, raw: str, components: List[str], *, note: bool) -> str:
-        """How the directory that an entry lies in is spelled, a slash at the end.
+    def _directory(self, raw: str, components: List[str], *, note: bool) -> Tuple[int, str]:
+        """The number of the directory that an entry lies in, and how it is spelled, a slash at the end.
 
-        Refuses one that an earlier entry made a file or a link.
+        Refuses one that an earlier entry made a file or a link. A number of
+        -1: no entry lies in it.
         """
-        name = ""
+        number, spelled = 0, []
         for component in components:
-            path = name + component
-            kind, spelled = self._seen.get(fold(path), ("", path))
-            if kind not in ("", DIRECTORY):
-                raise InvalidArgument(f"entry {raw!r} is refused: it lies below {spelled!r}, which is a {kind}")
-            if note and not kind:
-                self._seen[fold(path)] = (DIRECTORY, path)
-            name = spelled + "/"
-        return name
+            key = (number, fold(component))
+            found = self._seen.get(key)
+            if found is None:
+                found = _Seen(DIRECTORY, component, len(self._seen) + 1 if note else -1)
+                if note:
+                    self._seen[key] = found
+            spelled.append(found.name)
+            if found.kind != DIRECTORY:
+                path = "/".join(spelled)
+                raise InvalidArgument(f"entry {raw!r} is refused: it lies below {path!r}, which is a {found.kind}")
+            number = found.number
+        return number, "".join(f"{name}/" for name in spelled)
+
+
+class _Seen(NamedTuple):
+    """A name of an earlier entry, or of a directory that it lies in.
+
+    Known by the number of the directory above it, 0 for the layer, and its
+    folded name: whole paths would make a layer of deep directories cost the
+    square of its size.
+    """
+
+    kind: str
+    name: str
+    number: int
 
 
 class _Header(NamedTuple):
@@ -406,15 +433,6 @@ def _decimal(text: str, what: str) -> int:
     return int(text)
 
 
-def _pax_time(text: str, name: str) -> int:
-    """Nanoseconds since 1970 of pax's ``[-]seconds[.fraction]``; the sign is that of the whole."""
-    seconds, _point, fraction = text[text.startswith("-") :].partition(".")
-    value = _decimal(seconds, f"entry {name!r} has a time") * _NANOSECONDS
-    if fraction:
-        value += _decimal(fraction[:9].ljust(9, "0"), f"entry {name!r} has a time")
-    return -value if text.startswith("-") else value
-
-
 # -- writing -------------------------------------------------------------------
 
 #: What ends an archive.
@@ -450,6 +468,16 @@ def header(
 def padding(size: int) -> bytes:
     """The zeros that fill up the last block of a content of this many bytes."""
     return bytes(-size % _BLOCK)
+
+
+def time_from_text(text: str) -> int:
+    """The inverse of ``time_text``: of ``[-]seconds[.fraction]``, where the sign is that of the whole."""
+    found = _TIME.fullmatch(text)
+    if not found:
+        raise InvalidArgument(f"it has a time {text[:40]!r} that is not a number")
+    sign, seconds, fraction = found.groups("")
+    time_ns = int(seconds + fraction[:9].ljust(9, "0"))
+    return -time_ns if sign else time_ns
 
 
 def time_text(time_ns: int) -> str:

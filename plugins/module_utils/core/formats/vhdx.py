@@ -40,13 +40,14 @@ from ..durable import sync_directory
 from ..errors import (
     AlreadyExists,
     FailedPrecondition,
-    Internal,
     InvalidArgument,
     NotFound,
     NotImplementedHere,
     SnapshotterError,
     Unavailable,
+    os_error,
 )
+from ..failpoint import failpoint
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -349,7 +350,7 @@ def file_error(error: OSError, doing: str, path: str, needed: int = 0) -> Snapsh
         errno.EFBIG,
     ):
         return FailedPrecondition(f"{doing}: {reason}", path=path)
-    return Internal(f"{doing}: {reason}", path=path)
+    return os_error(error, doing, path=path)
 
 
 @contextlib.contextmanager
@@ -362,11 +363,16 @@ def new_disk_file(path: str, doing: str, needed: int) -> Iterator[BinaryIO]:
     """
     created = False
     try:
+        failpoint("disk.create")
         with open(path, "xb", buffering=0, opener=_private) as file:
             created = True
+            failpoint("disk.write")
             yield file
+            failpoint("disk.flush")
             os.fsync(file.fileno())
+        failpoint("disk.flushed")
         sync_directory(os.path.dirname(os.path.abspath(path)))
+        failpoint("disk.made")
     except BaseException as error:
         if created:
             with contextlib.suppress(OSError):
@@ -836,12 +842,16 @@ def create(
 
     with new_disk_file(path, f"cannot create disk {path}", info.file_size) as file:
         file.truncate(info.file_size)
+        failpoint("vhdx.create.identifier")
         write_at(file, 0, _FILE_TYPE_SIGNATURE + _CREATOR)
         for sequence_number, position in enumerate(_HEADER_OFFSETS, 1):
             header = _Header(position, sequence_number, write_guid, write_guid, _NO_GUID, 0, 1, _ALIGNMENT, log_offset)
+            failpoint("vhdx.create.header")
             write_at(file, position, _header_bytes(header))
         for position in _REGION_TABLE_OFFSETS:
+            failpoint("vhdx.create.region_table")
             write_at(file, position, region_table)
+        failpoint("vhdx.create.metadata")
         write_at(file, metadata_offset, metadata_table)
         write_at(file, metadata_offset + _METADATA_TABLE_SIZE, item_bytes)
     return info
@@ -851,8 +861,11 @@ def _write_header(file: BinaryIO, current: _Header, **changes: Any) -> _Header:
     """Make the other header the current one (2.2.2.1), durably."""
     (position,) = (offset for offset in _HEADER_OFFSETS if offset != current.position)
     header = current._replace(position=position, sequence_number=current.sequence_number + 1, **changes)
+    failpoint("vhdx.header.write")
     write_at(file, position, _header_bytes(header))
+    failpoint("vhdx.header.flush")
     os.fsync(file.fileno())
+    failpoint("vhdx.header.flushed")
     return header
 
 
@@ -863,15 +876,18 @@ def _finish_log(file: BinaryIO, header: _Header, updates: List[_Update], file_si
     a crash anywhere in here the same updates are written again.
     """
     present = file.seek(0, os.SEEK_END)
+    failpoint("vhdx.log.extend")
     if present < file_size:
         file.truncate(file_size)
     for update in updates:
+        failpoint("vhdx.log.apply")
         if update.data is not None:
             write_at(file, update.offset, update.data)
             continue
         # Beyond the old end the file is zero already.
         for start in range(update.offset, min(update.offset + update.length, present), _ALIGNMENT):
             write_at(file, start, bytes(min(_ALIGNMENT, update.offset + update.length - start)))
+    failpoint("vhdx.log.flush")
     os.fsync(file.fileno())
     for _header in _HEADER_OFFSETS:
         header = _write_header(file, header, log_guid=_NO_GUID)
@@ -1033,14 +1049,19 @@ def grow(path: StrPath, new_size: int) -> DiskInfo:
 
             header = _write_header(file, disk.header, file_write_guid=_new_guid())
             try:
+                failpoint("vhdx.grow.extend")
                 file.truncate(file_size)
                 if bat.offset != disk.bat.offset:
                     for start, piece in _nonzero_pieces(
                         file, disk.bat.offset, _bat_entries(disk.info) * _BAT_ENTRY_SIZE
                     ):
+                        failpoint("vhdx.grow.bat")
                         write_at(file, bat.offset + start, piece)
+                failpoint("vhdx.grow.log")
                 write_at(file, header.log_offset, log_entry)
+                failpoint("vhdx.grow.flush")
                 os.fsync(file.fileno())
+                failpoint("vhdx.grow.flushed")
             except OSError:
                 # Nothing refers to the new space yet.
                 with contextlib.suppress(OSError):
@@ -1053,3 +1074,66 @@ def grow(path: StrPath, new_size: int) -> DiskInfo:
             return grown._replace(file_size=file_size, log_pending=False)
     except OSError as error:
         raise file_error(error, doing, path, needed) from error
+
+
+# -- care ------------------------------------------------------------------------
+
+
+def _damaged_copies(view: _View) -> Tuple[List[int], List[int], bytes]:
+    """Offsets of headers and of region tables that are damaged where the other copy is not; the good table."""
+    headers = []
+    for position in _HEADER_OFFSETS:
+        raw = view.read(position, _HEADER_SIZE, "a header")
+        if raw[: len(_HEADER_SIGNATURE)] != _HEADER_SIGNATURE or not _checksum_matches(raw):
+            headers.append(position)
+    good, _regions_of_it = _regions(view, _current_header(view))
+    tables = [
+        position
+        for position in _REGION_TABLE_OFFSETS
+        if view.read(position, _REGION_TABLE_SIZE, "a region table") != good
+    ]
+    return headers, tables, good
+
+
+def check(path: StrPath) -> List[str]:
+    """Read everything but the contents of the blocks; which copies of what is kept twice are damaged.
+
+    Headers (2.2.2) and region tables (2.2.3) are kept twice, and one good
+    copy is enough. A pending log is no damage. Raises FailedPrecondition for
+    a disk that cannot be used, also for one whose blocks lie beyond the end
+    of the file; otherwise as ``read_info`` does.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            disk = _load_stable(file, path)
+            _end_of_structures(file, disk, path)
+            if disk.info.log_pending:
+                return []
+            headers, tables, _good = _damaged_copies(_View(file, path))
+    except OSError as error:
+        raise file_error(error, f"cannot read disk {path}", path) from error
+    found = [f"header {_HEADER_OFFSETS.index(position) + 1}" for position in headers]
+    return found + [f"region table {_REGION_TABLE_OFFSETS.index(position) + 1}" for position in tables]
+
+
+def repair(path: StrPath) -> DiskInfo:
+    """Write what is kept twice and damaged once anew from the good copy, and replay a pending log.
+
+    Safe at any instruction: the good copy is not touched. The caller sees to
+    it that nobody else writes. Raises as ``check`` does.
+    """
+    path = os.fspath(path)
+    replay_log(path)
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            disk = _load_stable(file, path)
+            headers, tables, good = _damaged_copies(_View(file, path))
+            for position in tables:
+                write_at(file, position, good)
+            os.fsync(file.fileno())
+            if headers:
+                _write_header(file, disk.header, file_write_guid=_new_guid())
+            return _load_stable(file, path).info
+    except OSError as error:
+        raise file_error(error, f"cannot repair disk {path}", path) from error

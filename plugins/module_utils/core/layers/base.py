@@ -27,10 +27,12 @@ from __future__ import annotations
 
 import abc
 import os
+import stat
 from typing import BinaryIO, Callable, List, NamedTuple, Optional, Sequence
 
 from ..durable import sync_directory
-from ..errors import FailedPrecondition
+from ..errors import FailedPrecondition, NotImplementedHere
+from ..failpoint import failpoint
 from ..model import Usage
 
 #: Names in a layer directory that both stores, Windows and containerd share.
@@ -39,6 +41,9 @@ SCRATCH = "sandbox.vhdx"
 BLANK = "blank.vhdx"
 UTILITY_VM = "UtilityVM"
 UVM_TEMPLATE = "SystemTemplate.vhdx"
+
+#: Of what ``LayerStore.holders`` tells, enough for a person.
+MAX_HOLDERS = 8
 
 
 class ScratchInfo(NamedTuple):
@@ -57,12 +62,26 @@ class ScratchInfo(NamedTuple):
     volume_size: Optional[int]
 
 
+class Survey(NamedTuple):
+    """All files of a layer: their usage, and which of them has the most names (hard links), how many."""
+
+    usage: Usage
+    links: int
+    most_linked: str
+
+
 class ImportResult(NamedTuple):
     """What an import read: tar bytes after decompression, their SHA-256, entries."""
 
     size: int
     digest: str
     entries: int
+
+
+def is_directory(status: os.stat_result) -> bool:
+    """Whether it is a directory in truth: a junction says of itself that it is one."""
+    reparse_point = getattr(status, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
+    return stat.S_ISDIR(status.st_mode) and not reparse_point
 
 
 def disk_info(path: str, attached: bool) -> ScratchInfo:
@@ -166,6 +185,7 @@ class LayerStore(abc.ABC):
             raise FailedPrecondition(f'"{self.presented(template)}" does not exist in Utility VM image')
         vm = os.path.join(directory, "vm")
         try:
+            failpoint("uvm.directory")
             os.mkdir(vm)
         except OSError as error:
             raise file_error(error, f"cannot create utility VM scratch disk in {self.presented(vm)}", vm) from error
@@ -174,6 +194,7 @@ class LayerStore(abc.ABC):
         except BaseException:
             os.rmdir(vm)
             raise
+        failpoint("uvm.copied")
         sync_directory(directory)
 
     @abc.abstractmethod
@@ -251,6 +272,11 @@ class LayerStore(abc.ABC):
     def mounted_at(self, directory: str) -> List[str]:
         """The targets where this layer directory is mounted now (native paths)."""
 
+    def is_mounted(self, directory: str, target: str) -> bool:
+        """Whether this layer directory is mounted at ``target``, whole, so that ``mount`` has nothing to do."""
+        wanted = os.path.normcase(target)
+        return any(os.path.normcase(place) == wanted for place in self.mounted_at(directory))
+
     # -- the end -------------------------------------------------------------
 
     def release(self, directory: str) -> None:  # noqa: B027 - a store that attaches nothing has nothing to do
@@ -271,6 +297,50 @@ class LayerStore(abc.ABC):
         calling again continues.
         """
 
+    def destroy_patiently(self, directory: str) -> None:
+        """``destroy`` for cleanup: tried again, for some five seconds in all, while something has the layer in use.
+
+        In between, what a dead process left attached is detached. Raises as
+        ``destroy`` does.
+        """
+        self.destroy(directory)
+
+    def destroy_at_restart(self, directory: str) -> int:
+        """Delete what can be deleted now of a layer directory, and have the host delete the rest when it starts next.
+
+        For what ``destroy`` cannot delete; no link is followed. Returns how
+        many files and directories wait for that start, 0 if all is gone.
+        Raises NotImplementedHere in a store whose host cannot do that.
+        """
+        raise NotImplementedHere(
+            f"only Windows can delete {self.presented(directory)} at its next start: end what uses it, and try again"
+        )
+
     @abc.abstractmethod
+    def holders(self, directory: str) -> List[str]:
+        r"""Who keeps a layer directory in use, as far as that can be known in two seconds; never raises.
+
+        Phrases such as ``process 4711 (vmwp.exe) has C:\x\sandbox.vhdx open``
+        and ``mounted at C:\y``; the processes at most ``MAX_HOLDERS``.
+        """
+
+    # -- looking after it ----------------------------------------------------
+
+    @abc.abstractmethod
+    def survey(self, directory: str) -> Survey:
+        """Visit all files of a layer directory; each hard-linked file counts once, no link is followed."""
+
     def disk_usage(self, directory: str) -> Usage:
-        """Bytes and inodes of a layer directory, each hard-linked file counted once, no link followed."""
+        """Bytes and inodes of a layer directory, as ``survey`` finds them."""
+        return self.survey(directory).usage
+
+    @abc.abstractmethod
+    def unsettled(self, directory: str) -> str:
+        """What a dead process or a restart of the host left half done in a layer directory that nobody works on.
+
+        A phrase that begins a sentence's second half; empty if there is nothing.
+        """
+
+    @abc.abstractmethod
+    def settle(self, directory: str) -> None:
+        """Undo what ``unsettled`` tells of; nothing else of the layer changes."""

@@ -10,6 +10,7 @@ import os
 from typing import BinaryIO, Iterator, Tuple
 
 from ..errors import FailedPrecondition
+from ..failpoint import failpoint
 from ..formats.vhdx import MIB, StrPath, new_disk_file, read_at, write_at
 
 # VHDX aligns its structures and blocks to this, so a chunk is seldom half zero.
@@ -39,6 +40,7 @@ def copy_disk(source: StrPath, destination: StrPath) -> int:
             with new_disk_file(destination, doing, sum(end - start for start, end in extents)) as copy:
                 for start, end in extents:
                     _copy_extent(origin, copy, start, end)
+                failpoint("copy.length")
                 copy.truncate(length)
     except EOFError:
         raise FailedPrecondition(f"{doing}: {source} became shorter meanwhile; try again", path=source) from None
@@ -54,6 +56,7 @@ def _copy_extent(origin: BinaryIO, copy: BinaryIO, start: int, end: int) -> None
         if offset + len(chunk) < min(offset + _CHUNK, end):
             raise EOFError
         if chunk != _ZEROS[: len(chunk)]:
+            failpoint("copy.chunk")
             write_at(copy, offset, chunk)
 
 

@@ -32,18 +32,28 @@ from which an unmount finds the layer again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import stat
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Sequence
 
 from ..durable import sync_directory
-from ..errors import FailedPrecondition, Internal, InvalidArgument, NotFound, SnapshotterError, Unavailable
+from ..errors import FailedPrecondition, InvalidArgument, NotFound, SnapshotterError, Unavailable, os_error
+from ..failpoint import failpoint
 from ..lock import FileLock
-from ..model import Usage
 from . import drives, filetree
-from .base import BLANK, FILES, SCRATCH, UTILITY_VM, UVM_TEMPLATE, ImportResult, LayerStore, ScratchInfo, disk_info
+from .base import (
+    BLANK,
+    FILES,
+    SCRATCH,
+    UTILITY_VM,
+    UVM_TEMPLATE,
+    ImportResult,
+    LayerStore,
+    ScratchInfo,
+    Survey,
+    disk_info,
+)
 
 #: Names another file system than NTFS for all volumes, so that labs can rehearse the refusal.
 FILESYSTEM_VARIABLE = "WCOW_EMULATED_FILESYSTEM"
@@ -61,7 +71,7 @@ _TOMBSTONES_HEADER = "\ufeffVersion 1.0"
 _MARKER = b"A stand-in of the emulated layer store.\n"
 
 # The states of a mount. A record is written before the target is touched, and
-# says SAVED once the scratch holds all that was written there.
+# says SAVED once the scratch holds all that was written there, if anything was.
 _FILLING = "filling"
 _MOUNTED = "mounted"
 _SAVED = "saved"
@@ -88,6 +98,7 @@ class EmulatedLayers(LayerStore):
     def create_base(self, directory: str) -> None:
         with self._told("cannot make a base layer in", directory):
             os.mkdir(os.path.join(directory, FILES))
+            failpoint("base.made")
             sync_directory(directory)
 
     def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
@@ -134,11 +145,10 @@ class EmulatedLayers(LayerStore):
             filetree.settle(files)
             if os.path.lexists(os.path.join(directory, SCRATCH)):
                 own = self._own(directory)
-                new = files + ".new"
-                os.mkdir(new)
-                filetree.write_children(_own_tree(own), new, hard_links=True)
-                filetree.sync(new)
-                filetree.replace(new, files)
+                failpoint("convert.new")
+                with _replacement(files) as new:
+                    filetree.write_children(_own_tree(own), new, hard_links=True)
+                failpoint("convert.tombstones")
                 _write_tombstones(directory, _read_tombstones(own))
             elif not os.path.isdir(files):
                 raise FailedPrecondition(f"{self.presented(directory)} has neither a scratch disk nor {FILES}")
@@ -161,8 +171,11 @@ class EmulatedLayers(LayerStore):
                     _write_tombstones(directory, tombstones)
                 else:
                     self._finish_base(directory)
+                failpoint("import.flush")
                 filetree.sync(directory)
+                failpoint("import.flushed")
             except BaseException:
+                failpoint("import.empty")
                 filetree.empty(directory)
                 raise
         return result
@@ -177,6 +190,7 @@ class EmulatedLayers(LayerStore):
     def _finish_base(self, directory: str) -> None:
         """Make what vmcompute's ProcessBaseImage and ProcessUtilityImage make. May be done again."""
         hives = os.path.join(directory, "Hives")
+        failpoint("base.hives")
         os.makedirs(hives, exist_ok=True)
         for place in [*(os.path.join(hives, name) for name in HIVES), os.path.join(directory, "Layout")]:
             if not os.path.lexists(place):
@@ -195,7 +209,9 @@ class EmulatedLayers(LayerStore):
                 new = place + ".new"
                 filetree.remove(new)
                 vhdx.create(new, TEMPLATE_SIZE)
+                failpoint("base.template")
                 os.rename(new, place)
+                failpoint("base.templated")
                 sync_directory(directory)
 
     # -- mounts --------------------------------------------------------------
@@ -231,23 +247,38 @@ class EmulatedLayers(LayerStore):
             own = self._own(directory)
             filetree.overlay(tree, _own_tree(own), _read_tombstones(own))
             made = not os.path.lexists(target)
+            failpoint("mount.target")
             if made:
                 os.makedirs(target)
             elif not stat.S_ISDIR(os.lstat(target).st_mode) or os.listdir(target):
                 raise FailedPrecondition(
                     f"{self.presented(target)} is not an empty directory: nothing can be mounted there"
                 )
-            _write_json(os.path.join(directory, MOUNTS), [*self.mounted_at(directory), target])
-            record = {**wanted, "state": _FILLING}
-            _claim_json(_record_path(target), record)
             try:
-                filetree.write_children(tree, target, read_only=read_only)
-                _write_json(_record_path(target), {**wanted, "state": _MOUNTED})
+                _write_json(os.path.join(directory, MOUNTS), [*self.mounted_at(directory), target])
+                self._fill(tree, wanted)
             except BaseException:
-                self._undo_mount(record)
                 if made:
-                    os.rmdir(target)
+                    with contextlib.suppress(OSError):
+                        os.rmdir(target)
                 raise
+
+    def _fill(self, tree: filetree.Node, record: Dict[str, Any]) -> None:
+        """Claim the target of a mount, which is an empty directory, and make the tree there; or neither."""
+        target = record["target"]
+        filling = {**record, "state": _FILLING}
+        failpoint("mount.claim")
+        _claim_json(_record_path(target), filling)
+        failpoint("mount.fill")
+        try:
+            filetree.write_children(tree, target, read_only=record["read_only"])
+            # What a power cut took would look as if it had been deleted there.
+            filetree.sync(target)
+            failpoint("mount.filled")
+            _write_json(_record_path(target), {**record, "state": _MOUNTED})
+        except BaseException:
+            self._undo_mount(filling)
+            raise
 
     def unmount(self, target: str) -> None:
         target = os.path.abspath(target)
@@ -265,11 +296,16 @@ class EmulatedLayers(LayerStore):
         target, directory = record["target"], record["directory"]
         place = _record_path(target)
         if os.path.isdir(target):
-            if record["state"] == _MOUNTED and not record["read_only"]:
-                self._save(directory, record["parents"], target)
+            if record["state"] == _MOUNTED:
+                if not record["read_only"]:
+                    self._save(directory, record["parents"], target)
+                failpoint("unmount.saved")
                 _write_json(place, {**record, "state": _SAVED})
+            failpoint("unmount.empty")
             filetree.empty(target)
+        failpoint("unmount.forget")
         os.unlink(place)
+        failpoint("unmount.forgotten")
         sync_directory(os.path.dirname(place))
         if os.path.isdir(directory):
             _write_json(os.path.join(directory, MOUNTS), self.mounted_at(directory))
@@ -280,6 +316,10 @@ class EmulatedLayers(LayerStore):
 
     def mounted_at(self, directory: str) -> List[str]:
         return [record["target"] for record in self._records(directory)]
+
+    def is_mounted(self, directory: str, target: str) -> bool:
+        record = _read_json(_record_path(os.path.abspath(target)))
+        return super().is_mounted(directory, target) and record is not None and record["state"] == _MOUNTED
 
     def _records(self, directory: str) -> List[Dict[str, Any]]:
         """The mounts of a layer: the targets that it lists and whose own records agree."""
@@ -320,9 +360,8 @@ class EmulatedLayers(LayerStore):
                 )
 
     def _check_writable(self, directory: str, parents: Sequence[str]) -> None:
-        has_scratch = os.path.lexists(os.path.join(directory, SCRATCH))
-        in_the_making = not parents and not os.path.lexists(os.path.join(directory, BLANK))
-        if not has_scratch and not in_the_making:
+        # Without parents it may be a base in the making, also one whose conversion was for nothing.
+        if parents and not os.path.lexists(os.path.join(directory, SCRATCH)):
             raise FailedPrecondition(
                 f"{self.presented(directory)} is a read-only layer: mount it read-only, or prepare a snapshot of it"
             )
@@ -348,19 +387,17 @@ class EmulatedLayers(LayerStore):
             place = os.path.join(directory, CONTENTS)
             filetree.settle(place)
             difference = filetree.compare(self._merged(parents), present)
-            new = place + ".new"
-            os.mkdir(new)
-            os.mkdir(os.path.join(new, FILES))
-            filetree.write_children(difference.changes, os.path.join(new, FILES))
-            _write_tombstones(new, difference.tombstones)
+            failpoint("save.new")
+            with _replacement(place) as new:
+                os.mkdir(os.path.join(new, FILES))
+                filetree.write_children(difference.changes, os.path.join(new, FILES))
+                _write_tombstones(new, difference.tombstones)
         else:
             place = os.path.join(directory, FILES)
             filetree.settle(place)
-            new = place + ".new"
-            os.mkdir(new)
-            filetree.write_children(present, new)
-        filetree.sync(new)
-        filetree.replace(new, place)
+            failpoint("save.new")
+            with _replacement(place) as new:
+                filetree.write_children(present, new)
 
     def _merged(self, parents: Sequence[str]) -> filetree.Node:
         """The tree of a chain of read-only layers, nearest first."""
@@ -387,11 +424,28 @@ class EmulatedLayers(LayerStore):
         with self._told("cannot delete layer", directory):
             filetree.remove(directory)
 
-    def disk_usage(self, directory: str) -> Usage:
+    def holders(self, directory: str) -> List[str]:
+        from .open_files import users
+
+        found = []
+        with contextlib.suppress(OSError, SnapshotterError):
+            found = [f"mounted at {self.presented(target)}" for target in self.mounted_at(directory)]
+        return found + users(directory)
+
+    def survey(self, directory: str) -> Survey:
         if not os.path.isdir(directory):
             raise NotFound(f"layer directory {self.presented(directory)} does not exist")
         with self._told("cannot measure", directory):
-            return filetree.usage(directory)
+            return filetree.survey(directory)
+
+    def unsettled(self, directory: str) -> str:
+        halves = [record["target"] for record in self._records(directory) if record["state"] != _MOUNTED]
+        return f"a mount of it at {self.presented(halves[0])} was interrupted" if halves else ""
+
+    def settle(self, directory: str) -> None:
+        for record in self._records(directory):
+            if record["state"] != _MOUNTED:
+                self.unmount(record["target"])
 
     # -- errors --------------------------------------------------------------
 
@@ -401,23 +455,23 @@ class EmulatedLayers(LayerStore):
         try:
             yield
         except OSError as error:
-            at = f" ({error.filename})" if error.filename and error.filename != path else ""
-            message = f"{action} {self.presented(path)}: {error.strerror or error}{at}"
-            kind = _ERRORS.get(error.errno or 0, Internal)
-            raise kind(message, path=self.presented(path)) from error
+            where = error.filename if isinstance(error.filename, str) and error.filename != path else ""
+            what = f"{action} {self.presented(path)}" + (f": {self.presented(where)}" if where else "")
+            raise os_error(error, what, path=self.presented(path)) from error
 
 
-_ERRORS: Dict[int, Callable[..., SnapshotterError]] = {
-    errno.ENOSPC: Unavailable,
-    getattr(errno, "EDQUOT", errno.ENOSPC): Unavailable,
-    errno.ENAMETOOLONG: InvalidArgument,
-    errno.EACCES: FailedPrecondition,
-    errno.EPERM: FailedPrecondition,
-    errno.EROFS: FailedPrecondition,
-    errno.ENOENT: FailedPrecondition,
-    errno.EEXIST: FailedPrecondition,
-    errno.ENOTDIR: FailedPrecondition,
-}
+@contextlib.contextmanager
+def _replacement(path: str) -> Iterator[str]:
+    """An empty directory to fill, which then takes the place of ``path``; on an error it is removed."""
+    new = path + ".new"
+    os.mkdir(new)
+    try:
+        yield new
+        filetree.sync(new)
+    except BaseException:
+        filetree.remove(new)
+        raise
+    filetree.replace(new, path)
 
 
 def _own_tree(own: str) -> filetree.Node:
@@ -468,8 +522,10 @@ def _claim_json(path: str, value: object) -> None:
     """Write a file that must not exist, all of it or nothing."""
     new = f"{path}.{os.getpid()}"
     _write_json(new, value)
+    failpoint("claim.link")
     try:
         filetree.link(new, path)
+        failpoint("claim.linked")
     finally:
         os.unlink(new)
 
@@ -477,9 +533,17 @@ def _claim_json(path: str, value: object) -> None:
 def _write_file(path: str, data: bytes) -> None:
     """Replace a file, durably, so that a reader finds the old or the new one."""
     new = path + ".new"
-    with open(new, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    failpoint("file.write")
+    try:
+        with open(new, "wb") as file:
+            file.write(data)
+            file.flush()
+            failpoint("file.flush")
+            os.fsync(file.fileno())
+        failpoint("file.rename")
+        os.replace(new, path)
+    except BaseException:
+        filetree.remove(new)
+        raise
+    failpoint("file.renamed")
     sync_directory(os.path.dirname(path))

@@ -10,6 +10,7 @@ import stat
 from typing import BinaryIO, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import FailedPrecondition, InvalidArgument, NotImplementedHere
+from ..failpoint import failpoint
 from ..formats import layertar
 from . import drives, filetree
 from .base import ImportResult
@@ -19,6 +20,9 @@ _READ_ONLY = 0x1
 _DIRECTORY = 0x10
 _ARCHIVE = 0x20
 _REPARSE_POINT = 0x400
+
+#: linux/limits.h, PATH_MAX; what is longer would be found out after thousands of directories were made.
+_PATH_BYTES = 4096
 
 _CHUNK = 1 << 20
 
@@ -38,6 +42,7 @@ def unpack(
     inherited = ""
     os.mkdir(os.path.join(directory, layertar.FILES))
     for entry in reader:
+        failpoint("import.entry")
         if parents and not inherited and entry.name.startswith(layertar.UTILITY_VM):
             inherited = layertar.UTILITY_VM
             _clone_utility_vm(directory, parents[0])
@@ -57,9 +62,11 @@ def unpack(
                 os.rename(found, place)
         if entry.kind == layertar.WHITEOUT:
             continue
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if os.name == "posix" and len(os.fsencode(place)) >= _PATH_BYTES:
+            raise InvalidArgument(f"entry {entry.name[:100]!r}... has a path that is too long for this host")
+        _make_directories(directory, os.path.dirname(place))
         if entry.kind == layertar.DIRECTORY:
-            os.makedirs(place, exist_ok=True)
+            _make_directories(directory, place)
             directories.append((place, _mode(entry) | 0o700, entry.mtime_ns))
         elif entry.kind == layertar.SYMLINK:
             if os.name == "nt" and (entry.link.startswith("\\") or ":" in entry.link):
@@ -82,6 +89,20 @@ def unpack(
     for place, mode, mtime_ns in directories:
         filetree.set_attributes(place, mode, mtime_ns)
     return ImportResult(reader.size, reader.digest, reader.entries), sorted(tombstones)
+
+
+def _make_directories(directory: str, place: str) -> None:
+    """``os.makedirs`` for a place in a layer directory, of any depth: that one recurses."""
+    if os.path.isdir(place):
+        return
+    if os.path.isdir(os.path.dirname(place)):
+        os.mkdir(place)
+        return
+    path = directory
+    for component in place[len(directory) + 1 :].split(os.sep):
+        path = os.path.join(path, component)
+        if not os.path.isdir(path):
+            os.mkdir(path)
 
 
 def pack(

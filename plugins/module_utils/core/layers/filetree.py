@@ -16,9 +16,11 @@ import time
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ..durable import sync_directory
-from ..errors import FailedPrecondition
+from ..errors import FailedPrecondition, SnapshotterError
+from ..failpoint import failpoint
 from ..formats.ntfsnames import fault, fold, link_fault
 from ..model import Usage
+from .base import Survey, is_directory
 
 FILE = "file"
 DIRECTORY = "directory"
@@ -185,6 +187,7 @@ def write_children(tree: Node, target: str, *, read_only: bool = False, hard_lin
         directory, path = pending.pop()
         for node in directory.children.values():
             place = os.path.join(path, node.name)
+            failpoint("tree.write")
             if node.kind == DIRECTORY:
                 os.mkdir(place)
                 made.append((place, node))
@@ -236,7 +239,7 @@ def sync(top: str) -> None:
     for directory in iter(directories):  # the list grows on the way
         with os.scandir(directory) as entries:
             for entry in entries:
-                if _is_directory(os.lstat(entry.path)):
+                if is_directory(os.lstat(entry.path)):
                     directories.append(entry.path)
                 elif entry.is_file(follow_symlinks=False):
                     _sync_file(entry.path)
@@ -250,9 +253,12 @@ def replace(new: str, path: str) -> None:
     No system call does this for directories that have contents, so there is a
     moment without ``path``; ``settle`` ends what a crash then leaves.
     """
+    failpoint("replace.aside")
     if os.path.lexists(path):
         os.rename(path, path + ".old")
+    failpoint("replace.rename")
     os.rename(new, path)
+    failpoint("replace.renamed")
     sync_directory(os.path.dirname(path))
     remove(path + ".old")
 
@@ -264,36 +270,49 @@ def settle(path: str) -> None:
     is an unfinished piece of work, and with it and without ``path`` the new state.
     """
     if not os.path.lexists(path) and os.path.lexists(path + ".old"):
+        failpoint("settle.rename")
         os.rename(path + ".new", path)
+        failpoint("settle.renamed")
         sync_directory(os.path.dirname(path))
     remove(path + ".new")
     remove(path + ".old")
 
 
-def usage(top: str) -> Usage:
-    """The lengths of all files, and the number of files and directories, ``top`` included.
+def survey(top: str) -> Survey:
+    """The lengths of all files, the number of files and directories, ``top`` included, and the most names of one.
 
     A file with several names counts once. A length is what the file system
     says it is: holes count, as they do in containerd on Windows (continuity
     fs/du_windows.go).
     """
-    size, inodes = 0, 1
+    size, inodes, links, most_linked = 0, 1, 1, ""
     seen = set()
     directories = [verbatim(top)]
     for directory in iter(directories):  # the list grows on the way
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                status = os.lstat(entry.path)
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    if (status.st_dev, status.st_ino) in seen:
-                        continue
-                    seen.add((status.st_dev, status.st_ino))
-                inodes += 1
-                if _is_directory(status):
-                    directories.append(entry.path)
-                elif stat.S_ISREG(status.st_mode):
-                    size += status.st_size
-    return Usage(size, inodes)
+        # What another process deletes meanwhile does not count; only the layer itself must be there.
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            if directory == directories[0]:
+                raise
+            continue
+        for path in (os.path.join(directory, name) for name in names):
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                if status.st_nlink > links:
+                    links, most_linked = status.st_nlink, path
+            inodes += 1
+            if is_directory(status):
+                directories.append(path)
+            elif stat.S_ISREG(status.st_mode):
+                size += status.st_size
+    return Survey(Usage(size, inodes), links, most_linked)
 
 
 def remove(top: str) -> None:
@@ -311,7 +330,7 @@ def _patiently(action: Callable[[str], None], top: str) -> None:
         try:
             action(verbatim(top))
             return
-        except OSError:
+        except (OSError, SnapshotterError):
             if attempt == _REMOVAL_ATTEMPTS - 1:
                 raise
             time.sleep(_REMOVAL_PAUSE * 2**attempt)
@@ -322,33 +341,36 @@ def _remove_once(top: str) -> None:
         status = os.lstat(top)
     except FileNotFoundError:
         return
-    if _is_directory(status):
+    failpoint("tree.remove")
+    if os.name != "posix":
+        _delete_by_handles(os.path.dirname(top), [os.path.basename(top)])
+    elif is_directory(status):
         _empty_once(top)
+        failpoint("tree.rmdir")
         os.rmdir(top)
     else:
-        _unlink(top)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except PermissionError:
-        # Windows does not delete what is read-only; elsewhere it is the directory that counts.
-        if os.name == "posix":
-            raise
-        os.chmod(path, stat.S_IWRITE)
-        os.unlink(path)
+        os.unlink(top)
+    failpoint("tree.removed")
 
 
 def _empty_once(top: str) -> None:
-    if os.name == "posix":
-        handle = _open_directory(top)
-        try:
-            _empty_handle(handle)
-        finally:
-            os.close(handle)
-    else:
-        _empty_path(top)
+    if os.name != "posix":
+        _delete_by_handles(top, os.listdir(top))
+        return
+    handle = _open_directory(top)
+    try:
+        _empty_handle(handle)
+    finally:
+        os.close(handle)
+
+
+def _delete_by_handles(directory: str, names: List[str]) -> None:
+    """Delete on Windows, whose own calls for it mind read-only marks: to take one off would change all hard links."""
+    from ..win32 import safefile
+
+    with safefile.open_root(directory) as root:
+        for name in names:
+            safefile.remove_all(root, name)
 
 
 def _empty_handle(top: int) -> None:
@@ -365,6 +387,7 @@ def _empty_handle(top: int) -> None:
         if not names:
             return
         for name in names:
+            failpoint("tree.delete")
             if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
                 os.unlink(name, dir_fd=top)
                 continue
@@ -390,25 +413,11 @@ def _open_directory(path: str, parent: Optional[int] = None) -> int:
     return handle
 
 
-def _empty_path(top: str) -> None:
-    """Empty a directory where the system has no calls relative to a handle."""
-    directories = [top]
-    for directory in iter(directories):  # the list grows on the way
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if _is_directory(os.lstat(entry.path)):
-                    directories.append(entry.path)
-                else:
-                    _unlink(entry.path)
-    for directory in reversed(directories[1:]):
-        os.rmdir(directory)
-
-
 def _read_node(path: str, status: os.stat_result) -> Node:
     """The node of what lies at ``path``, without its children. Raises FailedPrecondition for special files."""
     if stat.S_ISLNK(status.st_mode):
         kind = SYMLINK
-    elif _is_directory(status):
+    elif is_directory(status):
         kind = DIRECTORY
     elif stat.S_ISREG(status.st_mode):
         kind = FILE
@@ -419,12 +428,6 @@ def _read_node(path: str, status: os.stat_result) -> Node:
         node.size = status.st_size
         node.identity = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
     return node
-
-
-def _is_directory(status: os.stat_result) -> bool:
-    """Whether it is a directory in truth: a junction says of itself that it is one."""
-    reparse_point = getattr(status, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
-    return stat.S_ISDIR(status.st_mode) and not reparse_point
 
 
 def _same_content(one: Node, other: Node) -> bool:

@@ -9,8 +9,7 @@ import os
 from typing import BinaryIO, Callable, Dict, List, Optional, Sequence
 
 from ..errors import NotFound
-from ..model import Usage
-from .base import ImportResult, LayerStore, ScratchInfo
+from .base import ImportResult, LayerStore, ScratchInfo, Survey
 
 
 class Rehearsal(LayerStore):
@@ -24,6 +23,7 @@ class Rehearsal(LayerStore):
         self._store = store
         self.name = store.name
         self._scratch: Dict[str, ScratchInfo] = {}
+        self._unmounted: List[str] = []
 
     def native(self, path: str) -> str:
         return self._store.native(path)
@@ -82,16 +82,35 @@ class Rehearsal(LayerStore):
         pass
 
     def unmount(self, target: str) -> None:
-        pass
+        self._unmounted.append(target)
 
     def mounted_layer(self, target: str) -> Optional[str]:
-        return self._store.mounted_layer(target)
+        return None if target in self._unmounted else self._store.mounted_layer(target)
 
     def mounted_at(self, directory: str) -> List[str]:
-        return self._store.mounted_at(directory)
+        return [target for target in self._store.mounted_at(directory) if target not in self._unmounted]
+
+    def is_mounted(self, directory: str, target: str) -> bool:
+        return self._store.is_mounted(directory, target)
 
     def destroy(self, directory: str) -> None:
         pass
 
-    def disk_usage(self, directory: str) -> Usage:
-        return self._store.disk_usage(directory)
+    def destroy_patiently(self, directory: str) -> None:
+        pass
+
+    def destroy_at_restart(self, directory: str) -> int:
+        # Only Windows can; the other stores refuse, and so it does here.
+        return 0 if self.name == "windows" else self._store.destroy_at_restart(directory)
+
+    def holders(self, directory: str) -> List[str]:
+        return self._store.holders(directory)
+
+    def survey(self, directory: str) -> Survey:
+        return self._store.survey(directory)
+
+    def unsettled(self, directory: str) -> str:
+        return self._store.unsettled(directory)
+
+    def settle(self, directory: str) -> None:
+        pass

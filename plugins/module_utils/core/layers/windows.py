@@ -28,9 +28,9 @@ import re
 from typing import BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotImplementedHere, SnapshotterError
+from ..failpoint import failpoint
 from ..formats.ntfsnames import fault
-from ..model import Usage
-from .base import FILES, SCRATCH, ImportResult, LayerStore, ScratchInfo, disk_info
+from .base import FILES, SCRATCH, ImportResult, LayerStore, ScratchInfo, Survey, disk_info, is_directory
 
 RECORD = "attachment.json"
 
@@ -103,6 +103,7 @@ class WindowsLayers(LayerStore):
 
         scratch = os.path.join(directory, SCRATCH)
         copy_disk(self._template(parents), scratch)
+        failpoint("scratch.copied")
         try:
             if size:
                 self._expand(directory, size)
@@ -232,27 +233,50 @@ class WindowsLayers(LayerStore):
             filetree.remove(directory)
 
     def destroy(self, directory: str) -> None:
-        """See the base class. DestroyLayer runs in a process of its own, which it may kill."""
+        from . import windows_cleanup
+
+        self._destroy(directory, windows_cleanup.destroy)
+
+    def destroy_patiently(self, directory: str) -> None:
+        from . import windows_cleanup
+
+        self._destroy(directory, windows_cleanup.destroy_patiently)
+
+    def _destroy(self, directory: str, destroy: Callable[[str], None]) -> None:
         if not os.path.lexists(directory):
             return
+        self._refuse_mounted(directory)
+        from . import filetree, windows_layers
+
+        with _told("cannot destroy layer", directory):
+            if is_directory(os.lstat(directory)):
+                destroy(directory)
+            else:
+                # Windows would be told to destroy what a link leads to.
+                filetree.remove(directory)
+            windows_layers.forget_transport(directory)
+
+    def destroy_at_restart(self, directory: str) -> int:
+        self._refuse_mounted(directory)
+        from . import windows_cleanup
+
+        with _told("cannot destroy layer", directory):
+            return windows_cleanup.destroy_at_restart(directory)
+
+    def _refuse_mounted(self, directory: str) -> None:
         targets = self.mounted_at(directory)
         if targets:
             raise FailedPrecondition(f"{directory} is mounted at {targets[0]}: unmount it first")
-        from ..win32 import trace
-        from ..win32.errors import hcs_error, win32_code
-        from . import windows_destroy
 
-        with (
-            _told("cannot destroy layer", directory),
-            trace.Call("vmcompute.DestroyLayer", {"path": directory}) as call,
-        ):
-            hresult = windows_destroy.destroy(directory)
-            if hresult & 0x80000000:
-                call.failed = win32_code(hresult)
-        if hresult & 0x80000000:
-            raise hcs_error("DestroyLayer", "DestroyLayer", hresult)
+    def holders(self, directory: str) -> List[str]:
+        from . import windows_cleanup
 
-    def disk_usage(self, directory: str) -> Usage:
+        found = []
+        with contextlib.suppress(OSError, SnapshotterError):
+            found = [f"mounted at {target}" for target in self.mounted_at(directory)]
+        return found + windows_cleanup.holders(directory)
+
+    def survey(self, directory: str) -> Survey:
         from ..win32 import advapi32
         from . import filetree
 
@@ -260,7 +284,24 @@ class WindowsLayers(LayerStore):
             raise NotFound(f"layer directory {directory} does not exist")
         # Some directories of a base layer are closed even to administrators.
         with _told("cannot measure", directory), advapi32.privileges(advapi32.BACKUP):
-            return filetree.usage(directory)
+            return filetree.survey(directory)
+
+    def unsettled(self, directory: str) -> str:
+        if not os.path.lexists(os.path.join(directory, RECORD)):
+            return ""
+        from . import windows_attachment, windows_mounts
+
+        found = windows_attachment.read(directory)
+        if found is None or windows_mounts.mounted_at(directory):
+            return ""
+        work = f"a mount of it at {found.target}" if found.target else "work on it"
+        return f"{work} was interrupted, so that it may still be attached"
+
+    def settle(self, directory: str) -> None:
+        from . import windows_mounts
+
+        with _told("cannot detach", directory):
+            windows_mounts.settle(directory)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ import os
 import time
 from typing import Iterator, NamedTuple, Optional, Sequence
 
-from ..errors import FailedPrecondition, SnapshotterError, Unavailable
+from ..errors import FailedPrecondition, SnapshotterError, Unavailable, os_error
+from ..failpoint import failpoint
 from ..lock import FileLock
 from ..win32 import bindflt, vmcompute
 from ..win32.errors import (
@@ -49,7 +50,6 @@ _NOT_ATTACHED = (
 
 # PrepareLayer itself gives up after some four minutes.
 _LOCK_SECONDS = 300
-_LOCK_PAUSE = 0.05
 
 
 class Attachment(NamedTuple):
@@ -87,15 +87,20 @@ def note(directory: str, attachment: Attachment) -> None:
     """Write the note, durably and as a whole."""
     path = os.path.join(directory, RECORD)
     new = path + ".new"
+    failpoint("note.write")
     with open(new, "w", encoding="utf-8") as file:
         json.dump(attachment._asdict(), file)
         file.flush()
+        failpoint("note.flush")
         os.fsync(file.fileno())
+    failpoint("note.rename")
     os.replace(new, path)
+    failpoint("note.renamed")
 
 
 def forget(directory: str) -> None:
     """Delete the note."""
+    failpoint("note.forget")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(directory, RECORD))
 
@@ -125,7 +130,7 @@ def _attach(directory: str, parents: Sequence[str]) -> None:
     with prefixed(f"failed to activate layer {directory}"):
         vmcompute.activate_layer(directory)
     try:
-        with prefixed(f"failed to prepare layer {directory}"), _preparing(directory):
+        with prefixed(f"failed to prepare layer {directory}"), _preparing():
             vmcompute.prepare_layer(directory, parents)
     except BaseException:
         # After a time-out the layer may be prepared all the same.
@@ -135,15 +140,26 @@ def _attach(directory: str, parents: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _preparing(directory: str) -> Iterator[None]:
-    """One PrepareLayer at a time in a store: side by side they run into time-outs (moby#27588)."""
-    path = os.path.join(os.path.dirname(os.path.dirname(directory)), "locks", "prepare-layer")
+def _preparing() -> Iterator[None]:
+    """One PrepareLayer at a time on a host: side by side they run into time-outs (moby#27588).
+
+    The lock lies where only administrators can make files; elsewhere anybody
+    could be there first, and hold it. What containerd prepares meanwhile it
+    cannot keep out: hcsshim's own lock is inside its process.
+    """
+    programs = os.environ.get("PROGRAMW6432") or os.environ.get("PROGRAMFILES", r"C:\Program Files")
+    path = os.path.join(programs, "wcow", "locks", "prepare-layer")
     lock = FileLock(path)
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while not lock.acquire():
-        if time.monotonic() > deadline:
-            raise Unavailable(f"{path} has been held for {_LOCK_SECONDS} seconds: another layer is being prepared")
-        time.sleep(_LOCK_PAUSE)
+    try:
+        # Whoever can open the file can hold the lock. Python 3.12.4 and newer make an access list of the mode.
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        taken = lock.acquire(_LOCK_SECONDS)
+    except OSError as error:
+        raise os_error(error, f"cannot lock {path}") from error
+    if not taken:
+        raise Unavailable(
+            f"{path} has been held for {_LOCK_SECONDS} seconds: other layers are being prepared; run the task again"
+        )
     with lock:
         yield
 

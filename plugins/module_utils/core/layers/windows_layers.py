@@ -19,6 +19,7 @@ import tempfile
 from typing import BinaryIO, Callable, Generator, Iterator, Optional, Sequence
 
 from ..errors import FailedPrecondition
+from ..failpoint import failpoint
 from ..formats import baselayer, layerfiletar, layertar, transport
 from ..formats.layerfile import DIRECTORY_ATTRIBUTE, REPARSE_POINT, LayerFile, LayerRoot
 from ..win32 import advapi32, kernel32, ntdll, offreg, vmcompute
@@ -47,6 +48,9 @@ def convert_scratch(directory: str, parents: Sequence[str]) -> None:
         stack.enter_context(_privileges())
         stack.enter_context(windows_attachment.initialised(directory, parents))
         root = stack.enter_context(WindowsRoot(stack.enter_context(_exported(directory, parents))))
+        for name in (layertar.FILES, layertar.HIVES):
+            # Of a conversion that was never committed: ImportLayer would leave there what the scratch lacks by now.
+            filetree.remove(os.path.join(directory, name))
         stack.enter_context(windows_attachment.prefixed("failed to reimport snapshot"))
         _import(directory, parents, _without_mount(transport.read(root)))
 
@@ -153,10 +157,13 @@ def _import(directory: str, parents: Sequence[str], files: Records) -> None:
         writer = transport.Writer(root, layer, below)
         with contextlib.closing(files):
             for file in files:
+                failpoint("import.entry")
                 writer.add(file)
+        failpoint("import.seal")
         writer.seal()
         vmcompute.import_layer(directory, folder, parents)
         writer.fix_up()
+        failpoint("import.fixed")
     if writer.has_utility_vm:
         vmcompute.process_utility_image(os.path.join(directory, layertar.UTILITY_VM))
 
@@ -165,6 +172,7 @@ def _import_base(directory: str, files: Records) -> None:
     with WindowsRoot(directory) as root, contextlib.closing(files):
         writer = baselayer.Writer(root)
         for file in files:
+            failpoint("import.entry")
             writer.add(file)
         writer.finish()
     _process_base(directory, writer.has_utility_vm)
@@ -175,15 +183,15 @@ def export_tar(directory: str, parents: Sequence[str], stream: BinaryIO) -> None
     with _privileges(), windows_attachment.initialised(directory, parents):
         if parents:
             with _exported(directory, parents) as folder, WindowsRoot(folder) as root:
-                _write_tar(_without_mount(transport.read(root)), stream)
+                _write_tar(transport.read(root), stream)
         else:
             with WindowsRoot(directory) as root:
                 _write_tar(baselayer.read(root), stream)
 
 
 def _write_tar(files: Records, stream: BinaryIO) -> None:
-    with contextlib.closing(files):
-        layerfiletar.write(files, stream)
+    with contextlib.closing(_without_mount(files)) as own:
+        layerfiletar.write(own, stream)
 
 
 @contextlib.contextmanager
@@ -193,6 +201,18 @@ def _exported(directory: str, parents: Sequence[str]) -> Iterator[str]:
         yield folder
 
 
+def forget_transport(directory: str) -> None:
+    """Delete what a dead process left of the transport folders of a layer, also of one that was set aside."""
+    above, name = os.path.split(directory)
+    for purpose in ("import", "export"):
+        filetree.remove(_folder_path(os.path.join(above, name.replace("rm-", "", 1)), purpose))
+
+
+def _folder_path(directory: str, purpose: str) -> str:
+    number = int.from_bytes(hashlib.sha256(f"{purpose} {os.path.normcase(directory)}".encode()).digest()[:8], "big")
+    return os.path.join(tempfile.gettempdir(), f"hcs{number}")
+
+
 @contextlib.contextmanager
 def _folder(directory: str, purpose: str) -> Iterator[str]:
     """An empty folder for transport, gone afterwards.
@@ -200,11 +220,12 @@ def _folder(directory: str, purpose: str) -> Iterator[str]:
     Its name, ``hcs`` and a number as hcsshim's, is made from that of the layer
     directory, so that the next attempt finds what a dead process left there.
     """
-    number = int.from_bytes(hashlib.sha256(f"{purpose} {os.path.normcase(directory)}".encode()).digest()[:8], "big")
-    folder = os.path.join(tempfile.gettempdir(), f"hcs{number}")
+    folder = _folder_path(directory, purpose)
     filetree.remove(folder)
+    failpoint("folder.make")
     os.mkdir(folder)
     try:
+        failpoint("folder.made")
         yield folder
     finally:
         filetree.remove(folder)

@@ -22,9 +22,10 @@ import stat
 from typing import List, Optional, Sequence
 
 from ..errors import FailedPrecondition, InvalidArgument, SnapshotterError
+from ..failpoint import failpoint
 from ..win32 import bindflt, vmcompute
 from . import windows_attachment as attachment
-from .base import BLANK, FILES, SCRATCH
+from .base import FILES, SCRATCH
 
 SOURCE = "containerd.io-source"
 _LAYER = "wcow.snapshotter-layer"
@@ -32,7 +33,6 @@ _LAYER = "wcow.snapshotter-layer"
 
 def mount(directory: str, parents: Sequence[str], target: str, read_only: bool) -> None:
     """See ``LayerStore.mount``. A layer can be mounted at one place only."""
-    _check_target(target, [directory, *parents])
     found = attachment.read(directory)
     if found and mounted_at(directory):
         if _same(found.target, target) and found.read_only == read_only:
@@ -41,13 +41,16 @@ def mount(directory: str, parents: Sequence[str], target: str, read_only: bool) 
             f"{directory} is mounted at {found.target} already ({'read-only' if found.read_only else 'for writing'}): "
             "unmount it first"
         )
+    # First, for where a dead process has bound the target already, it looks like a part of the layer.
     settle(directory)
+    _check_target(target, [directory, *parents])
     if not read_only:
         _check_writable(directory, parents)
     source = _read_stream(target, SOURCE)
     if source and _is_mounted(source, target):
         raise FailedPrecondition(f"{target} is a mount of {source} already: unmount it first")
     made = not os.path.lexists(target)
+    failpoint("mount.target")
     if made:
         os.makedirs(target)
     elif not stat.S_ISDIR(os.lstat(target).st_mode) or os.listdir(target):
@@ -179,9 +182,8 @@ def _check_target(target: str, layers: List[str]) -> None:
 
 
 def _check_writable(directory: str, parents: Sequence[str]) -> None:
-    has_scratch = os.path.lexists(os.path.join(directory, SCRATCH))
-    in_the_making = not parents and not os.path.lexists(os.path.join(directory, BLANK))
-    if not has_scratch and not in_the_making:
+    # Without parents it may be a base in the making, also one whose conversion was for nothing.
+    if parents and not os.path.lexists(os.path.join(directory, SCRATCH)):
         raise FailedPrecondition(f"{directory} is a read-only layer: mount it read-only, or prepare a snapshot of it")
 
 
@@ -198,10 +200,12 @@ def _read_stream(path: str, name: str) -> str:
 
 
 def _write_stream(path: str, name: str, text: str) -> None:
+    failpoint("stream.write")
     with open(f"{path}:{name}", "w", encoding="utf-8", newline="") as stream:
         stream.write(text)
 
 
 def _delete_stream(path: str, name: str) -> None:
+    failpoint("stream.delete")
     with contextlib.suppress(OSError):
         os.unlink(f"{path}:{name}")

@@ -53,6 +53,16 @@ DLL = Library(
             ctypes.POINTER(PVOID),
             ctypes.POINTER(DWORD),
         ),
+        "ConvertSecurityDescriptorToStringSecurityDescriptorW": (
+            BOOL,
+            PVOID,
+            DWORD,
+            DWORD,
+            ctypes.POINTER(PVOID),
+            ctypes.POINTER(DWORD),
+        ),
+        "GetFileSecurityW": (BOOL, LPCWSTR, DWORD, PVOID, DWORD, ctypes.POINTER(DWORD)),
+        "SetFileSecurityW": (BOOL, LPCWSTR, DWORD, PVOID),
     },
 )
 
@@ -64,6 +74,8 @@ _SE_PRIVILEGE_ENABLED = 0x2
 _WIN_BUILTIN_ADMINISTRATORS_SID = 26
 _SECURITY_MAX_SID_SIZE = 68
 _SDDL_REVISION_1 = 1
+# SECURITY_INFORMATION (winnt.h): the owner and the list of who may do what.
+_OWNER_AND_DACL = 0x1 | 0x4
 
 
 @contextlib.contextmanager
@@ -110,6 +122,38 @@ def descriptor_from_sddl(text: str) -> bytes:
         return ctypes.string_at(descriptor, size.value)
     finally:
         KERNEL32.call("LocalFree", descriptor)
+
+
+def read_security(path: str) -> str:
+    """Owner and access list of a file or directory, as SDDL. Raises Win32Error."""
+    needed = DWORD()
+    DLL.call("GetFileSecurityW", path, _OWNER_AND_DACL, None, 0, ctypes.byref(needed))
+    descriptor = ctypes.create_string_buffer(max(needed.value, 1))
+    _check("GetFileSecurityW", path, _OWNER_AND_DACL, descriptor, needed.value, ctypes.byref(needed))
+    text, size = PVOID(), DWORD()
+    _check(
+        "ConvertSecurityDescriptorToStringSecurityDescriptorW",
+        descriptor,
+        _SDDL_REVISION_1,
+        _OWNER_AND_DACL,
+        ctypes.byref(text),
+        ctypes.byref(size),
+    )
+    try:
+        return ctypes.wstring_at(text.value or 0)
+    finally:
+        KERNEL32.call("LocalFree", text)
+
+
+def write_security(path: str, sddl: str) -> None:
+    """Give one file or directory the owner and the access list of a text in SDDL; what is below it keeps its own.
+
+    SetNamedSecurityInfo would go on to everything below. Raises Win32Error,
+    InvalidArgument for a text that is no SDDL.
+    """
+    descriptor = descriptor_from_sddl(sddl)
+    with privileges(RESTORE):
+        _check("SetFileSecurityW", path, _OWNER_AND_DACL, descriptor)
 
 
 def _enable(token: Handle, name: str) -> None:

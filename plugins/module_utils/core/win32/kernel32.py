@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""kernel32.dll: files, their attributes and streams, the backup functions, volumes.
+"""kernel32.dll: files, their attributes, the backup functions, volumes.
 
 Constants and structures are those of the Windows SDK (fileapi.h, winbase.h,
 winioctl.h). File times are Windows': 100 ns since 1601-01-01 UTC, where 0
@@ -18,10 +18,7 @@ from ..errors import InvalidArgument
 from . import trace
 from .errors import (
     ERROR_FILE_NOT_FOUND,
-    ERROR_HANDLE_EOF,
-    ERROR_MORE_DATA,
     ERROR_NO_MORE_FILES,
-    ERROR_NOT_A_REPARSE_POINT,
     ERROR_PATH_NOT_FOUND,
     ERROR_SEEK,
     ERROR_WRITE_FAULT,
@@ -50,34 +47,25 @@ OPEN_EXISTING = 3
 FILE_FLAG_BACKUP_SEMANTICS = 0x02000000
 FILE_FLAG_OPEN_REPARSE_POINT = 0x00200000
 
-FILE_ATTRIBUTE_READONLY = 0x1
 FILE_ATTRIBUTE_DIRECTORY = 0x10
-FILE_ATTRIBUTE_NORMAL = 0x80
-FILE_ATTRIBUTE_SPARSE_FILE = 0x200
 FILE_ATTRIBUTE_REPARSE_POINT = 0x400
 
-MOVEFILE_REPLACE_EXISTING = 0x1
-MOVEFILE_WRITE_THROUGH = 0x8
+MOVEFILE_DELAY_UNTIL_REBOOT = 0x4
+PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 IOCTL_DISK_GET_LENGTH_INFO = 0x0007405C
 FSCTL_EXTEND_VOLUME = 0x000900F0
-FSCTL_SET_REPARSE_POINT = 0x000900A4
-FSCTL_GET_REPARSE_POINT = 0x000900A8
-FSCTL_SET_SPARSE = 0x000900C4
-
-#: MAXIMUM_REPARSE_DATA_BUFFER_SIZE of winnt.h, in bytes.
-MAXIMUM_REPARSE_SIZE = 16 * 1024
 
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
 _FILE_BASIC_INFO = 0
 _FILE_STANDARD_INFO = 1
-_FILE_STREAM_INFO = 7
 _FILE_ID_BOTH_DIRECTORY_INFO = 10
 _FILE_ID_BOTH_DIRECTORY_RESTART_INFO = 11
 _FILE_ID_INFO = 18
 _VOLUME_NAME_DOS = 0x0
 _VOLUME_NAME_GUID = 0x1
 _MAX_PATH = 260
+_MAX_PATH_UNITS = 32768
 _FORMAT_MESSAGE_PLAIN = 0x3200  # FROM_SYSTEM, ARGUMENT_ARRAY, IGNORE_INSERTS
 _ENGLISH = 0x409
 _ANY_LANGUAGE = 0
@@ -113,17 +101,6 @@ class FileIdInfo(ctypes.Structure):
     _fields_ = [("VolumeSerialNumber", ctypes.c_uint64), ("FileId", ctypes.c_ubyte * 16)]
 
 
-class FileStreamInfo(ctypes.Structure):
-    """FILE_STREAM_INFO without the name behind it."""
-
-    _fields_ = [
-        ("NextEntryOffset", DWORD),
-        ("StreamNameLength", DWORD),
-        ("StreamSize", ctypes.c_int64),
-        ("StreamAllocationSize", ctypes.c_int64),
-    ]
-
-
 class FileIdBothDirectoryInfo(ctypes.Structure):
     """FILE_ID_BOTH_DIR_INFO without the name behind it: the name starts at the offset of ``FileName``."""
 
@@ -157,7 +134,6 @@ DLL = Library(
         "GetFinalPathNameByHandleW": (DWORD, HANDLE, PVOID, DWORD, DWORD),
         "ReadFile": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), PVOID),
         "WriteFile": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), PVOID),
-        "FlushFileBuffers": (BOOL, HANDLE),
         "BackupRead": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), BOOL, BOOL, ctypes.POINTER(PVOID)),
         "BackupWrite": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), BOOL, BOOL, ctypes.POINTER(PVOID)),
         "BackupSeek": (
@@ -170,6 +146,8 @@ DLL = Library(
             ctypes.POINTER(PVOID),
         ),
         "DeviceIoControl": (BOOL, HANDLE, DWORD, PVOID, DWORD, PVOID, DWORD, ctypes.POINTER(DWORD), PVOID),
+        "OpenProcess": (HANDLE, DWORD, BOOL, DWORD),
+        "QueryFullProcessImageNameW": (BOOL, HANDLE, DWORD, PVOID, ctypes.POINTER(DWORD)),
         "MoveFileExW": (BOOL, LPCWSTR, LPCWSTR, DWORD),
         "GetVolumePathNameW": (BOOL, LPCWSTR, PVOID, DWORD),
         "GetVolumeInformationW": (BOOL, LPCWSTR, PVOID, DWORD, PVOID, PVOID, PVOID, PVOID, DWORD),
@@ -228,13 +206,6 @@ class DirectoryEntry(NamedTuple):
     size: int
 
 
-class Stream(NamedTuple):
-    """One data stream of a file: ``name`` like ``:x:$DATA`` (``::$DATA``: the unnamed one), ``size`` in bytes."""
-
-    name: str
-    size: int
-
-
 # -- paths and files ---------------------------------------------------------
 
 
@@ -280,16 +251,6 @@ def write_file(file: Handle, data: bytes) -> None:
         raise call_error("WriteFile", ERROR_WRITE_FAULT, file.path)
 
 
-def flush_file_buffers(file: Handle) -> None:
-    """Make what was written durable. ``file`` must be open for writing."""
-    _check("FlushFileBuffers", file.path, file)
-
-
-def move_file(source: str, destination: str, flags: int = MOVEFILE_WRITE_THROUGH) -> None:
-    """Rename a file or directory within its volume; durable on return unless ``flags`` say otherwise."""
-    _check("MoveFileEx", source, long_path(source), long_path(destination), flags, export="MoveFileExW")
-
-
 def final_path(file: Handle) -> str:
     r"""The path of an open file with every link and mount point resolved, e.g. ``C:\data``.
 
@@ -301,6 +262,14 @@ def final_path(file: Handle) -> str:
         if error.winerror not in {ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND}:
             raise
         return _final_path(file, _VOLUME_NAME_GUID)
+
+
+def delete_at_restart(path: str) -> None:
+    """Have Windows delete a file or an empty directory when it starts the next time. Needs an administrator.
+
+    Files are deleted in the order of these calls.
+    """
+    _check("MoveFileEx", path, long_path(path), None, MOVEFILE_DELAY_UNTIL_REBOOT, export="MoveFileExW")
 
 
 # -- information about open files --------------------------------------------
@@ -332,28 +301,6 @@ def get_file_id(file: Handle) -> Tuple[int, bytes]:
     info = FileIdInfo()
     _query(file, _FILE_ID_INFO, info)
     return info.VolumeSerialNumber, bytes(info.FileId)
-
-
-def list_streams(file: Handle) -> List[Stream]:
-    """All data streams of an open file; a directory has no unnamed one."""
-    size = 16 * 1024
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        if DLL.call("GetFileInformationByHandleEx", file, _FILE_STREAM_INFO, buffer, size):
-            break
-        code = last_error()
-        if code == ERROR_HANDLE_EOF:
-            return []
-        if code != ERROR_MORE_DATA:
-            raise call_error("GetFileInformationByHandleEx", code, file.path)
-        size *= 2
-    streams = []
-    for offset, entry in _entries(buffer, FileStreamInfo):
-        name = _text(buffer, offset + ctypes.sizeof(FileStreamInfo), entry.StreamNameLength)
-        # Every stream has a name; what has none is the untouched buffer.
-        if name:
-            streams.append(Stream(name, entry.StreamSize))
-    return streams
 
 
 def list_directory(directory: Handle) -> List[DirectoryEntry]:
@@ -462,27 +409,24 @@ class BackupWriter:
         self.close()
 
 
-# -- reparse points and sparse files -----------------------------------------
+# -- processes ---------------------------------------------------------------
 
 
-def get_reparse_point(file: Handle) -> Optional[bytes]:
-    """The REPARSE_DATA_BUFFER of a file opened with FILE_FLAG_OPEN_REPARSE_POINT, None if it is no reparse point."""
-    try:
-        return _device_io_control(file, "FSCTL_GET_REPARSE_POINT", FSCTL_GET_REPARSE_POINT, b"", MAXIMUM_REPARSE_SIZE)
-    except Win32Error as error:
-        if error.winerror == ERROR_NOT_A_REPARSE_POINT:
-            return None
-        raise
-
-
-def set_reparse_point(file: Handle, data: bytes) -> None:
-    """Make a file or an empty directory, open for writing, a reparse point; ``data`` is a REPARSE_DATA_BUFFER."""
-    _device_io_control(file, "FSCTL_SET_REPARSE_POINT", FSCTL_SET_REPARSE_POINT, data, 0)
-
-
-def set_sparse(file: Handle) -> None:
-    """Let a file, open for writing, have holes. Windows attaches no disk file that has this attribute."""
-    _device_io_control(file, "FSCTL_SET_SPARSE", FSCTL_SET_SPARSE, b"", 0)
+def process_name(process: int) -> str:
+    """The file name of the program that a process runs, e.g. ``vmwp.exe``."""
+    value = DLL.call("OpenProcess", PROCESS_QUERY_LIMITED_INFORMATION, False, process)
+    if not value:
+        raise call_error("OpenProcess", last_error(), str(process))
+    size = DWORD(_MAX_PATH_UNITS)
+    buffer = ctypes.create_unicode_buffer(size.value)
+    with Handle(value, str(process)) as handle:
+        _check(
+            "QueryFullProcessImageName",
+            handle.path,
+            *(handle, 0, buffer, ctypes.byref(size)),
+            export="QueryFullProcessImageNameW",
+        )
+    return ntpath.basename(buffer.value)
 
 
 # -- volumes -----------------------------------------------------------------

@@ -17,7 +17,6 @@ DWORD = ctypes.c_uint32
 HANDLE = ctypes.c_void_p
 PVOID = ctypes.c_void_p
 LPCWSTR = ctypes.c_wchar_p
-LPWSTR = ctypes.c_wchar_p
 
 #: What an export gives back, then what it takes.
 Prototype = Tuple[Any, ...]

@@ -11,7 +11,7 @@ Functions raise Win32Error with the Win32 code that Windows has for the NTSTATUS
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NamedTuple
+from typing import Any, List, NamedTuple
 
 from .errors import ERROR_FILENAME_EXCED_RANGE, Win32Error, call_error
 from .kernel32 import SHARE_ALL, Handle
@@ -31,12 +31,13 @@ _FILE_OPEN_FOR_BACKUP_INTENT = 0x4000
 _SYNCHRONIZE = 0x100000
 _OBJ_DONT_REPARSE = 0x1000
 _FILE_LINK_INFORMATION = 11
+_FILE_PROCESS_IDS_USING_FILE_INFORMATION = 47
 _FILE_DISPOSITION_INFORMATION_EX = 64
 _FILE_DISPOSITION_DELETE = 0x1
+# The name goes at once, even if a process that only looks still has the file open.
+_FILE_DISPOSITION_POSIX_SEMANTICS = 0x2
 # Since Windows 10 1809, our oldest. To clear the attribute first would clear it for all hard links of the file.
 _FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE = 0x10
-_STATUS_NO_EAS_ON_FILE = 0xC0000052
-_MAXIMUM_EA_SIZE = 64 * 1024
 _MAXIMUM_NAME_SIZE = 0xFFFE  # bytes: what the length in a UNICODE_STRING can say
 
 
@@ -110,19 +111,7 @@ DLL = Library(
             DWORD,
         ),
         "NtSetInformationFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD, ctypes.c_int),
-        "NtQueryEaFile": (
-            NTSTATUS,
-            HANDLE,
-            _IO_STATUS,
-            PVOID,
-            DWORD,
-            ctypes.c_ubyte,
-            PVOID,
-            DWORD,
-            PVOID,
-            ctypes.c_ubyte,
-        ),
-        "NtSetEaFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD),
+        "NtQueryInformationFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD, ctypes.c_int),
         "RtlNtStatusToDosError": (DWORD, DWORD),
         "RtlGetVersion": (NTSTATUS, ctypes.POINTER(OsVersionInfo)),
     },
@@ -210,27 +199,23 @@ def link_file(file: Handle, directory: Handle, name: str) -> None:
 
 def delete_file(file: Handle) -> None:
     """Delete an open file or empty directory (DELETE), read-only or not; its name goes when the handle is closed."""
-    flags = DWORD(_FILE_DISPOSITION_DELETE | _FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE)
+    flags = DWORD(
+        _FILE_DISPOSITION_DELETE | _FILE_DISPOSITION_POSIX_SEMANTICS | _FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE
+    )
     arguments = (ctypes.byref(IoStatusBlock()), ctypes.byref(flags), ctypes.sizeof(flags))
     _check("NtSetInformationFile", file.path, file, *arguments, _FILE_DISPOSITION_INFORMATION_EX)
 
 
-def get_extended_attributes(file: Handle) -> bytes:
-    """The extended attributes of an open file as a chain of FILE_FULL_EA_INFORMATION; empty if it has none."""
-    buffer = ctypes.create_string_buffer(_MAXIMUM_EA_SIZE)
-    io_status = IoStatusBlock()
-    arguments = (ctypes.byref(io_status), buffer, len(buffer), False, None, 0, None, True)
-    status = DLL.call("NtQueryEaFile", file, *arguments) & 0xFFFFFFFF
-    if status == _STATUS_NO_EAS_ON_FILE:
-        return b""
-    if status:
-        raise _error("NtQueryEaFile", file.path, status)
-    return buffer.raw[: io_status.Information]
+def get_processes(file: Handle) -> List[int]:
+    """The ids of the processes that have an open file (FILE_READ_ATTRIBUTES) open, this one among them.
 
-
-def set_extended_attributes(file: Handle, data: bytes) -> None:
-    """Add a chain of FILE_FULL_EA_INFORMATION to the extended attributes of an open file (FILE_WRITE_EA)."""
-    _check("NtSetEaFile", file.path, file, ctypes.byref(IoStatusBlock()), data, len(data))
+    Id 4 is the kernel, which has a disk file open as long as it is a disk.
+    """
+    # FILE_PROCESS_IDS_USING_FILE_INFORMATION: their number, then as many ids, each as wide as a pointer.
+    buffer = (ctypes.c_size_t * 1024)()
+    arguments = (ctypes.byref(IoStatusBlock()), buffer, ctypes.sizeof(buffer))
+    _check("NtQueryInformationFile", file.path, file, *arguments, _FILE_PROCESS_IDS_USING_FILE_INFORMATION)
+    return list(buffer[1 : 1 + (buffer[0] & 0xFFFFFFFF)])
 
 
 def _check(call: str, subject: str, *arguments: Any) -> None:

@@ -14,18 +14,11 @@ InvalidArgument for a path that is not plainly a relative one.
 
 from __future__ import annotations
 
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Iterator, List, Tuple
 
 from ..errors import InvalidArgument
 from . import ntdll
-from .errors import (
-    ERROR_ALREADY_EXISTS,
-    ERROR_DIRECTORY,
-    ERROR_FILE_NOT_FOUND,
-    ERROR_PATH_NOT_FOUND,
-    Win32Error,
-    call_error,
-)
+from .errors import ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND, Win32Error
 from .kernel32 import (
     DELETE,
     FILE_ATTRIBUTE_DIRECTORY,
@@ -43,28 +36,9 @@ from .kernel32 import (
     Handle,
     create_file,
     get_basic_info,
-    get_standard_info,
     list_directory,
     set_basic_info,
 )
-
-
-class Status(NamedTuple):
-    """What ``lstat`` knows: times and attributes, size in bytes, number of names."""
-
-    basic: BasicInfo
-    size: int
-    links: int
-
-    @property
-    def is_plain_directory(self) -> bool:
-        """Whether it is a directory and no reparse point."""
-        return _is_plain_directory(self.basic.attributes)
-
-    @property
-    def is_plain_file(self) -> bool:
-        """Whether it is neither a directory nor a reparse point."""
-        return not self.basic.attributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_REPARSE_POINT)
 
 
 def open_root(path: str) -> Handle:
@@ -87,66 +61,16 @@ def open_file(
     return ntdll.create_file(root, path, access, share=share, disposition=disposition, options=options)
 
 
-def open_parent(root: Handle, path: str) -> Tuple[Handle, str]:
-    """The directory that holds ``path``, to be closed by the caller, and the last name of it."""
-    directory, _separator, name = path.rpartition("\\")
-    return open_file(root, directory, GENERIC_READ, options=ntdll.FILE_DIRECTORY_FILE), name
-
-
-def lstat(root: Handle, path: str) -> Status:
-    """Times, attributes, size and links of what is at ``path``; of a reparse point, its own."""
-    options = ntdll.FILE_OPEN_REPARSE_POINT
-    with open_file(root, path, FILE_READ_ATTRIBUTES, options=options) as file:
-        standard = get_standard_info(file)
-        return Status(get_basic_info(file), standard.size, standard.links)
-
-
-def exists(root: Handle, path: str) -> bool:
-    """Whether there is anything at ``path``. A reparse point on the way is an error all the same."""
-    try:
-        open_file(root, path, FILE_READ_ATTRIBUTES, options=ntdll.FILE_OPEN_REPARSE_POINT).close()
-    except Win32Error as error:
-        if is_missing(error):
-            return False
-        raise
-    return True
-
-
-def ensure_not_reparse_point(root: Handle, path: str) -> None:
-    """Fail (4395) if what is at ``path`` is a reparse point, or if nothing is."""
-    open_file(root, path, FILE_READ_ATTRIBUTES).close()
-
-
 def make_directory(root: Handle, path: str) -> None:
     """Create a directory; an error (183) if there is anything of that name."""
     open_file(root, path, 0, disposition=ntdll.FILE_CREATE, options=ntdll.FILE_DIRECTORY_FILE).close()
 
 
-def make_directories(root: Handle, path: str) -> None:
-    """Create a directory and those on the way to it, as far as they do not exist.
-
-    Raises Win32Error (267) if one of them is there but is no plain directory.
-    """
-    end = -1
-    while end < len(path):
-        end = path.find("\\", end + 1)
-        end = len(path) if end < 0 else end
-        directory = path[:end]
-        try:
-            make_directory(root, directory)
-        except Win32Error as error:
-            if error.winerror != ERROR_ALREADY_EXISTS:
-                raise
-            if not lstat(root, directory).is_plain_directory:
-                raise call_error("NtCreateFile", ERROR_DIRECTORY, f"{root.path}\\{directory}") from None
-
-
 def link(source_root: Handle, source: str, root: Handle, path: str) -> None:
     """Give the file at ``source`` the further name ``path``, perhaps below another root of the same volume."""
-    with open_file(source_root, source, FILE_WRITE_ATTRIBUTES) as file:
-        parent, name = open_parent(root, path)
-        with parent:
-            ntdll.link_file(file, parent, name)
+    directory, _separator, name = path.rpartition("\\")
+    with open_file(source_root, source, FILE_WRITE_ATTRIBUTES) as file, _open_directory(root, directory) as parent:
+        ntdll.link_file(file, parent, name)
 
 
 def remove(root: Handle, path: str) -> None:
@@ -163,7 +87,13 @@ def remove_all(root: Handle, path: str) -> None:
     """
     first = None
     # What is to be deleted, last first: directories come twice, before and after they were emptied.
-    pending = [(path, _is_plain_directory(lstat(root, path).basic.attributes))] if exists(root, path) else []
+    pending = []
+    try:
+        with open_file(root, path, FILE_READ_ATTRIBUTES, options=ntdll.FILE_OPEN_REPARSE_POINT) as file:
+            pending.append((path, _is_plain_directory(get_basic_info(file).attributes)))
+    except Win32Error as error:
+        if not _is_missing(error):
+            raise
     while pending:
         current, full = pending.pop()
         try:
@@ -176,7 +106,7 @@ def remove_all(root: Handle, path: str) -> None:
             else:
                 remove(root, current)
         except Win32Error as error:
-            if not is_missing(error):
+            if not _is_missing(error):
                 first = first or error
     if first:
         raise first
@@ -189,35 +119,34 @@ def set_directory_info(root: Handle, path: str, info: BasicInfo) -> None:
         set_basic_info(directory, info)
 
 
-def walk(root: Handle, path: str = "") -> Iterator[Tuple[str, DirectoryEntry]]:
-    """All that is below ``path``, with paths from the root: parents before children, names of a directory sorted.
+def walk(root: Handle, path: str) -> Iterator[Tuple[str, int]]:
+    """What is at ``path``, a directory, and all below it, each with its attributes: directories before their contents.
 
-    Names sort by code point, which is the order of their UTF-8 bytes. Reparse
-    points are told of, not entered.
+    Reparse points are told of, not entered.
     """
-    prefix = f"{path}\\" if path else ""
-    pending: List[Tuple[str, DirectoryEntry]] = _sorted(root, path, prefix)
+    pending = [path]
+    yield path, FILE_ATTRIBUTE_DIRECTORY
     while pending:
-        current, entry = pending.pop()
-        yield current, entry
-        if _is_plain_directory(entry.attributes):
-            pending.extend(_sorted(root, current, f"{current}\\"))
+        directory = pending.pop()
+        for entry in _list(root, directory):
+            current = f"{directory}\\{entry.name}"
+            yield current, entry.attributes
+            if _is_plain_directory(entry.attributes):
+                pending.append(current)
 
 
-def is_missing(error: Win32Error) -> bool:
-    """Whether an error says that the file, or a directory on the way to it, does not exist."""
-    return error.winerror in {ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND}
-
-
-def _sorted(root: Handle, path: str, prefix: str) -> List[Tuple[str, DirectoryEntry]]:
-    """The entries of a directory with their paths, last first."""
-    entries = sorted(_list(root, path), key=lambda entry: entry.name, reverse=True)
-    return [(prefix + entry.name, entry) for entry in entries]
+def _open_directory(root: Handle, path: str) -> Handle:
+    return open_file(root, path, GENERIC_READ, options=ntdll.FILE_DIRECTORY_FILE)
 
 
 def _list(root: Handle, path: str) -> List[DirectoryEntry]:
-    with open_file(root, path, GENERIC_READ, options=ntdll.FILE_DIRECTORY_FILE) as directory:
+    with _open_directory(root, path) as directory:
         return list_directory(directory)
+
+
+def _is_missing(error: Win32Error) -> bool:
+    """Whether an error says that the file, or a directory on the way to it, does not exist."""
+    return error.winerror in {ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND}
 
 
 def _is_plain_directory(attributes: int) -> bool:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
+from ..failpoint import failpoint
+
 _records: Optional[List[Dict[str, Any]]] = None
 
 
@@ -47,11 +49,13 @@ class Call:
     def __enter__(self) -> Call:
         if _records is not None:
             _records.append(self._record)
+        failpoint(f"{self._record['call']}.before")
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, kind: object, error: object, *rest: object) -> None:
         self._record["seconds"] = round(time.perf_counter() - self._start, 6)
+        failpoint(f"{self._record['call']}.after")
         if self.failed is not None:
             self._record["error"] = f"0x{self.failed:x}"
         elif error is not None:

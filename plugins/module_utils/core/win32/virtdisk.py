@@ -53,10 +53,10 @@ DLL = Library(
     },
 )
 
-#: Flags of ``attach_virtual_disk``.
-ATTACH_READ_ONLY = 0x1
-ATTACH_NO_DRIVE_LETTER = 0x2
-#: The disk keeps out of the BitLocker policy for fixed drives, which makes new disks read-only (hcsshim issue 2464).
+_ACCESS_DETACH = 0x40000
+
+#: Flag of ``attach_virtual_disk``: the disk keeps out of the BitLocker policy for fixed drives, which makes new disks
+#: read-only (hcsshim issue 2464).
 ATTACH_BYPASS_DEFAULT_ENCRYPTION_POLICY = 0x20
 
 
@@ -80,9 +80,13 @@ def attach_virtual_disk(disk: Handle, flags: int = ATTACH_BYPASS_DEFAULT_ENCRYPT
     _call("AttachVirtualDisk", disk.path, disk, None, flags, 0, None, None, flags=flags)
 
 
-def detach_virtual_disk(disk: Handle) -> None:
-    """End the attachment of a disk before ``disk`` is closed. Raises Win32Error."""
-    _call("DetachVirtualDisk", disk.path, disk, 0, 0)
+def detach_virtual_disk(path: str) -> None:
+    """End an attachment that outlives whoever made it, such as that of Mount-DiskImage. Raises Win32Error."""
+    handle, kind = HANDLE(), VirtualStorageType()
+    # With this access, and so without parameters of version 2, a disk is opened while it is attached.
+    _call("OpenVirtualDisk", path, ctypes.byref(kind), path, _ACCESS_DETACH, 0, None, ctypes.byref(handle))
+    with Handle(handle.value or 0, path) as disk:
+        _call("DetachVirtualDisk", path, disk, 0, 0)
 
 
 def _call(export: str, subject: str, *native: Any, **described: Any) -> None:

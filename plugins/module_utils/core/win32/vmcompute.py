@@ -8,7 +8,8 @@ Prototypes, structures and effects are those of hcsshim (internal/wclayer).
 first, both absolute and without the prefix ``\\?\``: where the service wants
 that prefix, the function adds it.
 
-Every function raises Win32Error. All need an elevated administrator, except
+Every function raises Win32Error, and InvalidArgument for two parents whose
+directories have the same name. All need an elevated administrator, except
 ``name_to_guid`` and ``get_layer_mount_path``; what else is needed is said
 where it is.
 """
@@ -20,6 +21,7 @@ import ntpath
 from typing import Any, Callable, Dict, Optional, Sequence
 from uuid import UUID
 
+from ..errors import InvalidArgument
 from . import trace
 from .errors import hcs_error, win32_code
 from .kernel32 import long_path
@@ -53,12 +55,9 @@ DLL = Library(
         "ExportLayer": (HRESULT, _DRIVER, LPCWSTR, LPCWSTR, *_PARENTS),
         "ImportLayer": (HRESULT, _DRIVER, LPCWSTR, LPCWSTR, *_PARENTS),
         "GetLayerMountPath": (HRESULT, _DRIVER, LPCWSTR, ctypes.POINTER(ctypes.c_size_t), PVOID),
-        "LayerExists": (HRESULT, _DRIVER, LPCWSTR, ctypes.POINTER(ctypes.c_uint32)),
-        "DestroyLayer": (HRESULT, _DRIVER, LPCWSTR),
         "NameToGuid": (HRESULT, LPCWSTR, ctypes.POINTER(Guid)),
         "ProcessBaseImage": (HRESULT, LPCWSTR),
         "ProcessUtilityImage": (HRESULT, LPCWSTR),
-        "GrantVmAccess": (HRESULT, LPCWSTR, LPCWSTR),
     },
 )
 
@@ -140,24 +139,6 @@ def get_layer_mount_path(path: str) -> str:
     return buffer.value
 
 
-def layer_exists(path: str) -> bool:
-    """Whether the service knows a layer of this path."""
-    exists = ctypes.c_uint32()
-    _layer_call("LayerExists", path, ctypes.byref(exists), tell=lambda: bool(exists.value))
-    return bool(exists.value)
-
-
-def destroy_layer(path: str) -> None:
-    """Delete a layer directory and all below it.
-
-    The layer must not be activated, nor be parent of one that is: destroying
-    the parent of a mounted layer ends the calling process with 0xC0000420
-    (hcsshim issue 961). SeBackupPrivilege and SeRestorePrivilege must be
-    enabled.
-    """
-    _layer_call("DestroyLayer", path)
-
-
 def name_to_guid(name: str) -> bytes:
     """The GUID that the service gives to a layer directory of this name: 16 bytes as uuid.UUID takes for ``bytes_le``.
 
@@ -186,11 +167,6 @@ def process_utility_image(path: str) -> None:
     """
     directory = long_path(path)
     _call("ProcessUtilityImage", {"path": directory}, directory, title="ProcessUtilityVMImage")
-
-
-def grant_vm_access(vm: str, file: str) -> None:
-    """Let one virtual machine (its GUID or name) use a file, e.g. the ``vm/sandbox.vhdx`` of its container."""
-    _call("GrantVmAccess", {"vm": vm, "file": file}, vm, file)
 
 
 def _layer_call(
@@ -227,9 +203,22 @@ def _call(
 
 
 def _descriptors(parents: Sequence[str]) -> Any:
-    """The descriptor array of a list of parents and its length: NULL and 0 for none."""
+    """The descriptor array of a list of parents and its length: NULL and 0 for none.
+
+    Windows knows a layer by the name of its directory alone (hcsshim
+    internal/wclayer/layerid.go): InvalidArgument if two have the same.
+    """
     if not parents:
         return None, 0
+    named: Dict[str, str] = {}
+    for parent in parents:
+        name = ntpath.normcase(ntpath.basename(parent))
+        if name in named:
+            raise InvalidArgument(
+                f"the parent layers {named[name]} and {parent} have the same directory name, by which Windows tells "
+                "layers apart: import one of them again into a directory of another name"
+            )
+        named[name] = parent
     array = (LayerDescriptor * len(parents))()
     for descriptor, parent in zip(array, parents):
         descriptor.LayerId = Guid.from_buffer_copy(name_to_guid(ntpath.basename(parent)))

@@ -207,7 +207,7 @@ def test_requests_that_are_refused(door: Door, text: bytes, message: str) -> Non
             {"operation": "ensure_layer", "arguments": {"name": "a", "src": {"url": "x"}}},
             "ensure_layer: src must be a path, or",
         ),
-        ({"operation": "stat", "arguments": {"key": "\ud800"}}, "stat: an argument is not valid Unicode"),
+        ({"operation": "stat", "arguments": {"key": "\ud800"}}, "stat: a text is not valid Unicode"),
     ],
 )
 def test_operations_that_are_refused(door: Door, operation: Any, message: str) -> None:

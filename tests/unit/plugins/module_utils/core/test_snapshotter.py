@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -28,6 +29,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter, is_unpack_key
 
 GIB = 1024**3
@@ -120,6 +122,7 @@ def test_scratch_sizes(store: Snapshotter) -> None:
 def test_unpack_keys(store: Snapshotter) -> None:
     assert is_unpack_key("extract-1 sha256:x")
     assert is_unpack_key("k8s.io/12/extract-1 sha256:x")
+    assert is_unpack_key("extract-1 images/base")
     assert not is_unpack_key("my-extract-tool")
     assert not is_unpack_key("extract")
     store.prepare("extract-1 x", "base", {label_rules.ROOTFS_SIZE_BYTES: "not parsed here"})
@@ -430,6 +433,93 @@ def test_template_is_damaged(store: Snapshotter) -> None:
         file.write(b"garbage!")
     with pytest.raises(FailedPrecondition, match="failed to create scratch layer: .*blank.vhdx"):
         store.prepare("a", "base")
+    assert layers_on_disk(store) == ["1"]
+
+
+def other(store: Snapshotter) -> Snapshotter:
+    """The same store, opened by another process."""
+    return Snapshotter(store.root, EmulatedLayers())
+
+
+def test_a_creation_that_died_before_its_commit_is_set_aside_by_whoever_opens_the_store(store: Snapshotter) -> None:
+    os.makedirs(os.path.join(store.root, "snapshots", "2", "Files"))
+    with contextlib.closing(other(store)) as opened:
+        assert [info.name for info in opened.walk()] == ["base"]
+        assert layers_on_disk(store) == ["1", "rm-2"]
+        opened.prepare("a", "base")
+        assert opened.stat("a").id == 3
+
+
+def test_a_creation_that_died_is_set_aside_by_the_next_one(store: Snapshotter) -> None:
+    os.makedirs(os.path.join(store.root, "snapshots", "2", "Files"))
+    store.prepare("a", "base")
+    assert store.stat("a").id == 3
+    assert layers_on_disk(store) == ["1", "3", "rm-2"]
+
+
+def test_a_creation_under_way_is_left_alone(store: Snapshotter) -> None:
+    with contextlib.closing(Metastore(os.path.join(store.root, module.METADATA_FILE))) as metadata:
+        with metadata.write() as tx:
+            assert tx.create_snapshot("active", "a", "base").id == 2
+            os.mkdir(os.path.join(store.root, "snapshots", "2"))
+            began = time.monotonic()
+            with contextlib.closing(other(store)) as opened:
+                assert [info.name for info in opened.walk()] == ["base"]
+            assert time.monotonic() - began < 5
+            assert layers_on_disk(store) == ["1", "2"]
+        with contextlib.closing(other(store)) as opened:
+            assert [info.name for info in opened.walk()] == ["a", "base"]
+        assert layers_on_disk(store) == ["1", "2"]
+
+
+def test_directories_that_are_newer_than_the_metadata_stay(store: Snapshotter) -> None:
+    """As where a backup of the metadata was restored."""
+    for number in ("2", "3"):
+        os.makedirs(os.path.join(store.root, "snapshots", number, "Files"))
+    with contextlib.closing(other(store)) as opened:
+        opened.prepare("a", "base")
+        assert opened.stat("a").id == 4
+    assert layers_on_disk(store) == ["1", "2", "3", "4"]
+
+
+def test_what_cannot_be_set_aside_is_passed_over(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkdir(os.path.join(store.root, "snapshots", "2"))
+
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EACCES, "Access is denied.")
+
+    with monkeypatch.context() as patch, contextlib.closing(other(store)) as opened:
+        patch.setattr(os, "rename", refuse)
+        assert [info.name for info in opened.walk()] == ["base"]
+        opened.prepare("a", "base")
+        assert opened.stat("a").id == 3
+    assert layers_on_disk(store) == ["1", "2", "3"]
+
+
+def test_a_store_whose_creation_died_in_a_process_of_the_same_number(root: str) -> None:
+    os.mkdir(root)
+    draft = os.path.join(root, f"{module.METADATA_FILE}.{os.getpid()}.new")
+    for name in (draft, draft + "-wal", draft + "-shm"):
+        with open(name, "w") as file:
+            file.write("what it had written")
+    with contextlib.closing(Snapshotter(root, EmulatedLayers())) as store:
+        store.prepare("a")
+        assert [info.name for info in store.walk()] == ["a"]
+    assert not [name for name in os.listdir(root) if ".new" in name]
+
+
+def test_an_import_holds_the_lock_of_what_it_fills(store: Snapshotter) -> None:
+    def unpack(directory: str, parents: List[str]) -> Any:
+        (key,) = (info.name for info in store.walk() if info.kind == "active")
+        assert re.fullmatch(module.IMPORT_KEY, key).group("name") == "layer"  # type: ignore[union-attr]
+        for refused in (store.remove, lambda key: store.commit("c", key)):
+            with pytest.raises(Unavailable, match="is in use by another process"):
+                refused(key)
+        raise InvalidArgument("the archive is damaged")
+
+    with pytest.raises(InvalidArgument, match="damaged"):
+        store.import_layer("layer", "base", {}, unpack)
+    assert [info.name for info in store.walk()] == ["base"]
     assert layers_on_disk(store) == ["1"]
 
 

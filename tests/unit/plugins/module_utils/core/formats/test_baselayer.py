@@ -17,6 +17,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import (
     baselayer,
     layerfiletar,
+    layertar,
     reparse,
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.layerfile import (
@@ -181,11 +182,22 @@ def test_a_file_that_is_too_large():
         list(baselayer.read(layer, max_size=100))
 
 
-def test_alternate_streams_of_directories_are_copied_but_no_tar_has_them():
-    layer, _ = make(directory("Files"))
-    layer.node("Files").alternates["x"] = b"note"
-    copy, _ = make_from(baselayer.read(layer))
-    assert copy.node("Files").alternates == {"x": b"note"}
+def test_alternate_streams_of_directories_and_links_go_into_a_tar_and_back():
+    links = [
+        directory("Files/j", DIRECTORY | REPARSE, reparse=reparse.encode(reparse.Link("C:\\d", True))),
+        file("Files/s", attributes=ARCHIVE | REPARSE, reparse=reparse.encode(reparse.Link("d", False))),
+    ]
+    layer, _ = make(directory("Files"), directory("Files/d"), *links)
+    names = ["Files", "Files/d", "Files/j", "Files/s"]
+    for number, name in enumerate(names):
+        layer.node(name).alternates.update({"x": b"%d" % number, "y": bytes(number)})
     buffer = io.BytesIO()
     layerfiletar.write(baselayer.read(layer), buffer)
-    assert b"note" not in buffer.getvalue()
+    buffer.seek(0)
+    copy, _ = make_from(layerfiletar.read(layertar.LayerReader(buffer), str.encode))
+    for number, name in enumerate(names):
+        assert copy.node(name).alternates == {"x": b"%d" % number, "y": bytes(number)}
+        assert copy.node(name).reparse == layer.node(name).reparse
+    again = io.BytesIO()
+    layerfiletar.write(baselayer.read(copy), again)
+    assert again.getvalue() == buffer.getvalue()

@@ -201,6 +201,47 @@ def test_a_tar_that_is_cut_off_in_a_stream():
         read(data[:1000])
 
 
+FULL = pack(
+    ("Files", tarfile.DIRTYPE, "", {"MSWINDOWS.rawsd": base64.b64encode(DESCRIPTOR).decode()}),
+    ("Files:s", "of a directory"),
+    ("Files/a", "content", "", {"MSWINDOWS.fileattr": "33", "MSWINDOWS.xattr.a": "AQID", "atime": "2.5"}),
+    ("Files/a:x", "note"),
+    ("Files/h", tarfile.LNKTYPE, "Files/a"),
+    ("Files/j", tarfile.SYMTYPE, "C:\\d", {"MSWINDOWS.mountpoint": "1", "LIBARCHIVE.creationtime": "1"}),
+    ("Files/s", tarfile.SYMTYPE, "a"),
+    ("Files/.wh.gone", ""),
+)
+
+
+def with_checksums(data):
+    """The headers with right checksums, so that what is behind them is reached."""
+    data = bytearray(data)
+    for start in range(0, len(data) - 511, 512):
+        if data[start + 257 : start + 262] == b"ustar":
+            data[start + 148 : start + 156] = b" " * 8
+            data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    return bytes(data)
+
+
+@settings(max_examples=1200, deadline=None)
+@given(
+    st.lists(st.integers(0, len(FULL.rstrip(b"\0")) * 8 - 1), min_size=1, max_size=4),
+    st.one_of(st.just(len(FULL)), st.integers(0, len(FULL))),
+    st.booleans(),
+)
+def test_flipped_bits_and_cuts_give_our_errors(bits, cut, honest):
+    data = bytearray(FULL)
+    for bit in bits:
+        data[bit // 8] ^= 1 << bit % 8
+    data = with_checksums(data) if honest else bytes(data)
+    try:
+        found = read(data[:cut], from_sddl=str.encode)
+    except InvalidArgument:
+        return
+    assert len(found) <= 6
+    assert all(file.name.startswith(("Files", "Hives", "UtilityVM")) for file, _ in found)
+
+
 # -- writing ---------------------------------------------------------------------
 
 TIMES = FileTimes(UNIX_EPOCH + SECOND // 2, UNIX_EPOCH + 2 * SECOND, UNIX_EPOCH + 3 * SECOND, UNIX_EPOCH + 4 * SECOND)

@@ -118,7 +118,8 @@ def test_pax_times(text, nanoseconds):
 
 @pytest.mark.parametrize("text", ["", "x", "1.x", "--1", "1e9", "\u0661", "9" * 40])
 def test_broken_pax_times_are_refused(text):
-    refused(layertar.header("Files/a", "file", pax={"mtime": text}) + layertar.END_MARK, "'Files/a' has a time")
+    data = layertar.header("Files/a", "file", pax={"mtime": text}) + layertar.END_MARK
+    refused(data, "'Files/a' is refused: it has a time")
 
 
 @pytest.mark.parametrize("text", ["-11644473601", "910692730085", "9" * 20])
@@ -153,6 +154,34 @@ def test_an_alternate_stream_right_after_its_file():
         ("Files/a", "alternate stream", "one", b"1"),
         ("Files/a", "alternate stream", "two", b"22"),
     ]
+
+
+def test_alternate_streams_of_directories_and_links():
+    data = pack(
+        ("Files/", "directory"),
+        ("Files:root", b"0"),
+        ("Files/d", "directory"),
+        ("Files/d:one", b"1"),
+        ("Files/d:two", b""),
+        ("Files/s", "symlink", "d"),
+        ("Files/s:three", b"3"),
+    )
+    streams = [(entry.name, entry.link, content) for entry, content in read(data) if entry.kind == layertar.STREAM]
+    assert streams == [
+        ("Files", "root", b"0"),
+        ("Files/d", "one", b"1"),
+        ("Files/d", "two", b""),
+        ("Files/s", "three", b"3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [("Files/x", "hard link", "Files/a"), ("Files/.wh.x", b""), ("Files/xx", b"")],
+    ids=["hard link", "whiteout", "another file"],
+)
+def test_a_stream_without_its_owner_before_it(owner):
+    refused(pack(("Files/a", b""), owner, ("Files/x:s", b"1")), "'Files/x:s' is refused", "':'")
 
 
 def test_what_is_not_read_is_skipped():
@@ -218,6 +247,7 @@ def _checksummed(block):
         "Files/a\nb",
         "Files/a?",
         "Files/" + "n" * 256,
+        "Files/" + "n" * 300 + "/a",
         "Files/" + "\U0001f600" * 128,
         "Files/" + "/".join(["n" * 200] * 170),
         "Other/a",
@@ -241,6 +271,11 @@ def test_names_that_no_layer_holds(name):
 )
 def test_odd_names_that_a_layer_may_hold(name):
     assert read(layertar.header(name, "file") + layertar.END_MARK)[0][0].name == name
+
+
+def test_a_name_in_the_header_that_is_no_unicode_text():
+    block = layertar.header("Files/abc", "file").replace(b"abc", b"\xed\xa0\x80")
+    refused(_checksummed(block) + layertar.END_MARK, "which NTFS does not allow")
 
 
 @pytest.mark.parametrize("name", ["Files/.wh.", "Files/.wh..", "Files/.wh...", "Hives/.wh.System_Delta"])
@@ -414,6 +449,9 @@ def test_a_negative_size():
         b"-6 a=b\n",
         b"1" * 600,
         b"11 path=\xff\xfe\n",
+        # Half a pair of UTF-16, which NTFS would keep, is no UTF-8, which pax wants.
+        b"18 path=Files/\xed\xa0\x80\n",
+        b"21 linkpath=C:\\a\xed\xb2\x80b\n",
     ],
 )
 def test_damaged_pax_records(records):
@@ -578,7 +616,7 @@ SAMPLE = pack(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, deadline=None, max_examples=1000)
 @given(st.data())
 def test_mutated_layers_raise_nothing_but_our_errors(data):
     layer = bytearray(SAMPLE)

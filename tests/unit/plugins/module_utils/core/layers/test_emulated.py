@@ -14,6 +14,8 @@ import random
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import traceback
 
@@ -34,13 +36,14 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emula
     TEMPLATE_SIZE,
     EmulatedLayers,
 )
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.rehearsal import Rehearsal
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.lock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 GIB = 1024**3
-#: Of changed files. On Windows a file's mark as read-only goes when another link to it is deleted.
-MODES = (0o644, 0o750, 0o440) if os.name == "posix" else (0o644,)
+#: Of changed files. Windows knows no more of a mode than whether all may write.
+MODES = (0o644, 0o750, 0o440) if os.name == "posix" else (0o644, 0o444)
 # To the 100 nanoseconds that NTFS keeps.
 MTIME = 1_600_000_000_123_456_700
 
@@ -228,6 +231,15 @@ def test_a_refused_layer_leaves_nothing(chain, entries, error, text):
     assert text in caught.value.message
     assert os.listdir(path) == []
     assert os.listdir(chain.top) == ["snapshots"]
+
+
+def test_whiteouts_of_what_is_missing_and_of_full_directories(chain):
+    base = chain.imported(1, [], ("Files", "directory"), ("Files/d/a", b"a"), ("Files/d/e/b", b"b"), ("Files/x", b"x"))
+    whiteouts = [(name, "whiteout") for name in ("Files/never", "Files/never/was", "Files/x/below", "Files/d")]
+    layer = chain.imported(2, [base], ("Files", "directory"), *whiteouts)
+    assert sorted(chain.seen(layer, [base])) == ["x"]
+    anew = chain.imported(3, [layer, base], ("Files/d/new", b"n"))
+    assert sorted(chain.seen(anew, [layer, base])) == ["d", "d/new", "x"]
 
 
 def test_a_truncated_layer_leaves_nothing(chain):
@@ -544,10 +556,22 @@ def test_unmounting_what_is_not_mounted(chain, base):
 
 
 def test_a_read_only_layer_is_not_mounted_for_writing(chain, base):
+    layer = chain.imported(2, [base])
     with pytest.raises(FailedPrecondition, match="is a read-only layer"):
-        chain.layers.mount(base, [], chain.target, False)
-    assert "gone.txt" in chain.seen(base, [])
+        chain.layers.mount(layer, [base], chain.target, False)
+    assert "gone.txt" in chain.seen(layer, [base])
     assert not os.path.exists(chain.target)
+
+
+def test_a_base_in_the_making_can_be_written_after_a_conversion_that_was_for_nothing(chain):
+    base = chain.new(1)
+    chain.layers.create_base(base)
+    chain.layers.convert(base, [])
+    chain.layers.mount(base, [], chain.target, False)
+    chain.write("late", "x")
+    chain.layers.unmount(chain.target)
+    chain.layers.convert(base, [])
+    assert chain.seen(base, []).keys() == {"late"}
 
 
 @pytest.mark.posix
@@ -814,6 +838,7 @@ def test_destroy_and_unmount_of_read_only_parts_without_being_root():
         assert unprivileged(action) == 0
 
 
+@pytest.mark.posix
 def test_destroy_says_what_it_cannot_delete(chain, base, monkeypatch):
     # Stands for a file that another program keeps open on Windows.
     def refuse(name, **_):
@@ -821,11 +846,52 @@ def test_destroy_says_what_it_cannot_delete(chain, base, monkeypatch):
 
     monkeypatch.setattr(filetree, "_REMOVAL_PAUSE", 0)
     monkeypatch.setattr(os, "unlink", refuse)
-    with pytest.raises(FailedPrecondition, match=re.escape(f"cannot delete layer {base}: Permission denied")):
+    with pytest.raises(FailedPrecondition, match=re.escape(f"cannot delete layer {base}: empty: Permission denied")):
         chain.layers.destroy(base)
     monkeypatch.undo()
     chain.layers.destroy(base)
     assert not os.path.exists(base)
+
+
+@pytest.mark.posix
+def test_holders_are_named(chain, base):
+    target = chain.target
+    scratch = chain.scratch(2, [base])
+    chain.layers.mount(scratch, [base], target, True)
+    disk = os.path.join(scratch, "sandbox.vhdx")
+    programs = {"file = open(sys.argv[1])": disk, "os.chdir(sys.argv[1])": os.path.join(scratch, "vm")}
+    os.mkdir(os.path.join(scratch, "vm"))
+    processes = []
+    for statement, path in programs.items():
+        program = f"import os, sys; {statement}; print(os.getpid(), flush=True); sys.stdin.read()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == f"{process.pid}\n"
+        processes.append(process)
+    found = chain.layers.holders(scratch)
+    beside = chain.layers.holders(base)
+    for process in processes:
+        process.communicate("", timeout=20)
+    assert found[0] == f"mounted at {target}"
+    expected = [
+        rf"process {process.pid} \(.+\) has {re.escape(path)} open"
+        for process, path in zip(processes, programs.values())
+    ]
+    assert len(found) == 3
+    for pattern in expected:
+        assert any(re.fullmatch(pattern, phrase) for phrase in found[1:])
+    assert beside == []
+    chain.layers.unmount(target)
+    assert chain.layers.holders(scratch) == []
+    assert chain.layers.holders(scratch + "-none") == []
+
+
+def test_only_windows_deletes_at_its_next_start(chain, base):
+    for layers in (chain.layers, Rehearsal(chain.layers)):
+        with pytest.raises(NotImplementedHere, match="only Windows can delete .* at its next start"):
+            layers.destroy_at_restart(base)
+    assert os.path.isdir(base)
 
 
 def test_disk_usage(chain, base):

@@ -1,0 +1,383 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network fails at each request of each module's task, and in each way; then the task is run again.
+
+Real ansible-playbook, pypsrp and pywinrm against lab nodes, which break the
+connection when they are told to (docs/lab.md). Many nodes share one playbook,
+each with another fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import random
+import re
+import sqlite3
+import tarfile
+import time
+from typing import Any, Dict, NamedTuple, Tuple
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _upload
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils._payload import payload
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils._reply import RERUN
+from ansible_collections.wcow.snapshotter.tests.integration.nodes import Lab
+
+from lab import faults, sample
+
+NODES = 48
+#: The breaks that take no time.
+BREAKS = ("drop-before", "drop-after", "cut")
+
+#: Stands for the directory of a case on its node: the store, and whatever else the task touches.
+HERE = "HERE"
+#: Seconds that a client waits: long enough for a busy machine, short enough for a test.
+PATIENCE = {
+    "ansible_psrp_operation_timeout": 3,
+    "ansible_psrp_read_timeout": 20,
+    "ansible_winrm_operation_timeout_sec": 1,
+    "ansible_winrm_read_timeout_sec": 20,
+}
+#: The same where an answer comes late: LATE seconds are too long for it.
+HASTE = {
+    "ansible_psrp_operation_timeout": 2,
+    "ansible_psrp_read_timeout": 4,
+    "ansible_winrm_operation_timeout_sec": 2,
+    "ansible_winrm_read_timeout_sec": 4,
+}
+LATE = 6.0
+
+
+class Case(NamedTuple):
+    """A task, and the operations of the core that make what it finds."""
+
+    module: str
+    options: Dict[str, Any]
+    given: Tuple[Tuple[str, Dict[str, Any]], ...] = ()
+    variables: Dict[str, Any] = {}
+
+
+BASE = ("ensure_layer", {"name": "base", "src": rf"{HERE}\base.tar.gz"})
+WORK = ("ensure_snapshot", {"state": "active", "key": "work", "parent": "base"})
+MOUNT = ("ensure_mount", {"state": "mounted", "key": "work", "target": rf"{HERE}\mnt"})
+
+#: Each module in each state. A new module is a new line here.
+CASES = {
+    "snapshot-active": Case(
+        "snapshot", {"key": "work", "parent": "base", "labels": {"team": "blue"}, "rootfs_size": "30GB"}, (BASE,)
+    ),
+    "snapshot-view": Case("snapshot", {"state": "view", "key": "look", "parent": "base"}, (BASE,)),
+    "snapshot-committed": Case("snapshot", {"state": "committed", "name": "app", "key": "work"}, (BASE, WORK)),
+    "snapshot-absent": Case("snapshot", {"state": "absent", "name": "base", "recursive": True}, (BASE, WORK)),
+    "snapshot_info": Case("snapshot_info", {"usage": True, "mounts": True, "scratch": True}, (BASE, WORK)),
+    "scratch": Case("scratch", {"key": "work", "size": "40GB"}, (BASE, WORK)),
+    "layer-imported": Case("layer", {"name": "base", "src": "base.tar.gz", "labels": {"team": "blue"}}),
+    "layer-imported-remote": Case("layer", {"name": "base", "src": rf"{HERE}\base.tar.gz", "remote_src": True}),
+    "layer-exported": Case("layer", {"state": "exported", "name": "base", "dest": rf"{HERE}\out.tar.gz"}, (BASE,)),
+    "mount-mounted": Case("mount", {"key": "work", "target": rf"{HERE}\mnt"}, (BASE, WORK)),
+    "mount-unmounted": Case("mount", {"state": "unmounted", "target": rf"{HERE}\mnt"}, (BASE, WORK, MOUNT)),
+    "store-present": Case("store", {"rootfs_size": "30GB"}),
+    "store-absent": Case("store", {"state": "absent", "force": True}, (BASE, WORK)),
+    "store_check": Case("store_check", {"repair": True}, (BASE, WORK)),
+    "first-contact": Case("snapshot", {"key": "work"}, variables={"wcow_cache_dir": rf"{HERE}\cache"}),
+}
+
+
+def placed(value, here):
+    """``value`` with ``here`` in place of HERE."""
+    return json.loads(json.dumps(value).replace(HERE, json.dumps(here)[1:-1]))
+
+
+class Field:
+    """A lab of many nodes, and the states of their stores."""
+
+    def __init__(self, directory):
+        self.lab = Lab(directory, nodes=NODES)
+        for variables in self.lab.hosts.values():
+            variables.update(PATIENCE)
+        sample.write_layer(self.lab.controller() / "files" / "base.tar.gz")
+        code = payload()
+        for node in self.lab.nodes:
+            cached = self.lab.file(node, f"Program Files/wcow/payload/wcow-{code.digest}.zip")
+            cached.parent.mkdir(parents=True)
+            cached.write_bytes(code.data)
+        self.password = self.lab.inventory["windows"]["vars"]["ansible_password"]
+        self.rounds = 0
+
+    def nodes_of(self, transport):
+        return [node for node, variables in self.lab.hosts.items() if variables["ansible_connection"] == transport]
+
+    def prepare(self, case, nodes):
+        """A new directory on each node with what the case finds; the task, and the variables of the play."""
+        self.rounds += 1
+        here = rf"C:\round-{self.rounds}"
+        for node in nodes:
+            directory = self.lab.file(node, f"round-{self.rounds}")
+            sample.write_layer(directory / "base.tar.gz")
+            self.ask(node, *case.given)
+        task = {f"wcow.snapshotter.{case.module}": placed(case.options, here)}
+        return task, {"wcow_root": rf"{here}\store", **placed(case.variables, here)}
+
+    def ask(self, node, *operations):
+        """Results of the core in this process, on the files of a node."""
+        if not operations:
+            return []
+        here = rf"C:\round-{self.rounds}"
+        request = {
+            "protocol": 1,
+            "root": rf"{here}\store",
+            "layers": "emulated",
+            "operations": [{"operation": name, "arguments": arguments} for name, arguments in placed(operations, here)],
+            "environment": {"WCOW_EMULATED_DRIVES": str(self.lab.directory / node)},
+        }
+        results = dispatch.handle(json.dumps(request).encode())["results"]
+        assert all(result["ok"] for result in results), results
+        return [result["result"] for result in results]
+
+    def state(self, node):
+        """What there is on the node, without what differs each time: ids, times, places.
+
+        Also without what an import leaves that was killed: ``store_check`` finds it and mends it.
+        """
+        found = [
+            (info["kind"], info["name"], info["parent"], info["labels"], (info["scratch"] or {}).get("virtual_size"))
+            for info in self.ask(node, ("list", {"scratch": True}))[0]["snapshots"]
+            if not info["name"].startswith("extract-")
+        ]
+        here = self.lab.file(node, f"round-{self.rounds}")
+        names = sorted(path.name for path in here.iterdir() if path.name not in ("store", "cache"))
+        mounted = sorted(path.name for path in (here / "mnt").iterdir()) if (here / "mnt").exists() else None
+        exported = (here / "out.tar.gz").read_bytes() if (here / "out.tar.gz").exists() else None
+        return {"snapshots": found, "names": names, "mounted": mounted, "exported": exported}
+
+    def assert_whole(self, node):
+        """Nothing of the store is half done."""
+        store = self.lab.file(node, f"round-{self.rounds}/store")
+        if not (store / "metadata.sqlite3").exists():
+            assert not store.exists() or list(store.iterdir()) == []
+            return
+        with contextlib.closing(sqlite3.connect(store / "metadata.sqlite3")) as metadata:
+            assert metadata.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert metadata.execute("PRAGMA foreign_key_check").fetchall() == []
+        infos = self.ask(node, ("walk", {}))[0]
+        directories = {path.name for path in (store / "snapshots").glob("[0-9]*")}
+        assert directories <= {str(info["id"]) for info in infos}
+        # A view gets its directory when it is mounted.
+        assert directories >= {str(info["id"]) for info in infos if info["kind"] != "view"}
+        assert not (store / "incoming").exists() or list((store / "incoming").iterdir()) == []
+
+    def injected(self):
+        """How many faults have happened so far, for each node."""
+        return {node: sum("injected" in entry for entry in entries) for node, entries in self.lab.requests().items()}
+
+    def play(self, task, variables, nodes):
+        """Run one task; its result for each node. Whatever happens, nobody shows the password."""
+        results = self.lab.play(task, variables=variables, nodes=nodes)
+        assert self.password not in self.lab.output
+        return {node: result for node, (result,) in results.items()}
+
+    def undisturbed(self, case):
+        """For each transport, how many requests the task takes and the state that it leads to."""
+        nodes = self.lab.nodes[:2]
+        task, variables = self.prepare(case, nodes)
+        before = self.lab.requests()
+        for result in self.play(task, variables, nodes).values():
+            assert not failed(result), result
+        after = self.lab.requests()
+        states = [self.state(node) for node in nodes]
+        assert states[0] == states[1]
+        return {
+            self.lab.hosts[node]["ansible_connection"]: len(after[node]) - len(before[node]) for node in nodes
+        }, states[0]
+
+    def disturbed(self, case, wanted, plan):
+        """Run the task once with the fault that ``plan`` has for each node, and once without.
+
+        Each run's results, and how many of the faults happened.
+        """
+        nodes = list(plan)
+        task, variables = self.prepare(case, nodes)
+        before = self.injected()
+        for node, fault in plan.items():
+            faults.arm(self.lab.directory / node, fault)
+        first = self.play(task, variables, nodes)
+        for node, fault in plan.items():
+            assert_good_account(first[node], node, self.lab.output, fault)
+            # A task with fewer requests than the last one had leaves its fault behind.
+            faults.arm(self.lab.directory / node, None)
+            if not failed(first[node]):
+                assert self.state(node) == wanted, fault
+        happened = {node: count - before[node] for node, count in self.injected().items()}
+        if any(fault.kind in ("down", "die") for fault in plan.values()):
+            time.sleep(max(fault.seconds for fault in plan.values()))
+        second = self.play(task, variables, nodes)
+        for node, fault in plan.items():
+            assert not failed(second[node]), (fault, second[node])
+            assert failed(first[node]) or not second[node]["changed"], fault
+            assert self.state(node) == wanted, (fault, first[node])
+            self.assert_whole(node)
+        return first, second, sum(happened.values())
+
+
+def failed(result):
+    return result.get("failed") or result.get("unreachable")
+
+
+def assert_good_account(result, node, output, fault):
+    """What a user reads: which host, that the connection failed, that running the task again is safe."""
+    if failed(result):
+        assert result.get("unreachable") or result["error"]["code"] == "unavailable", (fault, result)
+        assert RERUN in result["msg"], (fault, result)
+        assert re.search(rf"^fatal: \[{node}\]: (UNREACHABLE|FAILED)!", output, re.MULTILINE), output
+
+
+def in_rounds(assignments, nodes):
+    """Deal faults out to nodes, each node once a round: ``assignments`` are (transport, fault)."""
+    waiting = {transport: [fault for other, fault in assignments if other == transport] for transport in nodes}
+    while any(waiting.values()):
+        plan = {}
+        for transport, others in nodes.items():
+            plan.update(zip(others, waiting[transport]))
+            del waiting[transport][: len(others)]
+        yield plan
+
+
+@pytest.fixture(scope="module")
+def shared_field(tmp_path_factory):
+    started = Field(tmp_path_factory.mktemp("lab"))
+    yield started
+    started.lab.lab("down")
+    assert (started.lab.directory / "lab.log").read_text() == ""
+
+
+@pytest.fixture
+def field(shared_field, monkeypatch):
+    # The core takes it from each request and leaves it in the environment.
+    monkeypatch.setenv("WCOW_EMULATED_DRIVES", os.devnull)
+    return shared_field
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_break_at_each_request(field, name, figures):
+    case = CASES[name]
+    requests, wanted = field.undisturbed(case)
+    assignments = [
+        (transport, faults.Fault(kind, at))
+        for transport, count in requests.items()
+        for at in range(1, count + 1)
+        for kind in BREAKS
+    ]
+    happened = sum(
+        field.disturbed(case, wanted, plan)[-1]
+        for plan in in_rounds(assignments, {transport: field.nodes_of(transport) for transport in requests})
+    )
+    # Output that comes in one piece or in two makes a request more or less.
+    assert happened >= 0.9 * len(assignments)
+    figures(network_faults=happened, losses=0)
+
+
+#: Requests of a task by psrp: Create, Receive, Command, Send, Receive, Receive, Delete. Where the client asks once more
+#: by itself, the task succeeds.
+PSRP_SLOW = {
+    faults.Fault("late", 1, LATE): False,
+    faults.Fault("late", 2, LATE): True,
+    faults.Fault("late", 3, LATE): False,
+    faults.Fault("late", 4, LATE): False,
+    faults.Fault("late", 5, LATE): True,
+    faults.Fault("delay", 1, LATE): False,
+    faults.Fault("delay", 4, LATE): False,
+    faults.Fault("delay", 4, 0.5): True,
+    faults.Fault("down", 4, 2.0): False,
+    faults.Fault("down", 5, 2.0): False,
+    faults.Fault("die", 5, 2.0): False,
+}
+#: By winrm: Create, Command, Send, Receive, Signal, Delete. It looks for output even if the input had no answer.
+WINRM_SLOW = {
+    faults.Fault("late", 1, LATE): False,
+    faults.Fault("late", 2, LATE): False,
+    faults.Fault("late", 3, LATE): True,
+    faults.Fault("late", 4, LATE): False,
+    faults.Fault("late", 5, LATE): False,
+    faults.Fault("delay", 1, LATE): False,
+    faults.Fault("delay", 3, LATE): False,
+    faults.Fault("delay", 3, 0.5): True,
+    faults.Fault("down", 3, 2.0): False,
+    faults.Fault("down", 4, 2.0): False,
+    faults.Fault("die", 4, 2.0): False,
+}
+
+
+def test_answers_that_come_late_and_nodes_that_go_away(field, figures, monkeypatch):
+    case = CASES["snapshot-active"]
+    wanted = field.undisturbed(case)[1]
+    slow = [*zip(field.nodes_of("psrp"), PSRP_SLOW.items()), *zip(field.nodes_of("winrm"), WINRM_SLOW.items())]
+    for node, _expected in slow:
+        for name, value in HASTE.items():
+            monkeypatch.setitem(field.lab.hosts[node], name, value)
+    before = field.lab.requests()
+    first, _second, happened = field.disturbed(case, wanted, {node: fault for node, (fault, _success) in slow})
+    after = field.lab.requests()
+    assert happened == len(slow)
+    for node, (fault, success) in slow:
+        assert bool(failed(first[node])) is not success, (fault, first[node])
+        # Whatever a client asks for once more, it never starts a command twice: two runs of the task, two commands.
+        commands = [entry for entry in after[node][len(before[node]) :] if entry["action"] == "Command"]
+        assert len(commands) <= 2, fault
+    figures(network_faults=happened, losses=0)
+
+
+def test_a_client_that_waits_for_a_node_to_come_back(field, figures, monkeypatch):
+    """Connecting again and again is what pypsrp offers: by then nothing has been sent that could happen twice."""
+    node = field.nodes_of("psrp")[0]
+    monkeypatch.setitem(field.lab.hosts[node], "ansible_psrp_reconnection_retries", 6)
+    monkeypatch.setitem(field.lab.hosts[node], "ansible_psrp_reconnection_backoff", 1)
+    task, variables = field.prepare(Case("snapshot", {"key": "work"}), [node])
+    faults.arm(field.lab.directory / node, faults.Fault("down", 1, 4.0))
+    ((lost, made, again),) = field.lab.play(task, task, task, variables=variables, nodes=[node]).values()
+    assert lost["unreachable"]
+    assert RERUN in lost["msg"]
+    assert (made["changed"], again["changed"]) == (True, False)
+    field.assert_whole(node)
+    figures(network_faults=1, losses=0)
+
+
+def write_large_layer(path):
+    """A layer that goes up in two pieces."""
+    sample.write_layer(path)
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+    size = _upload.PIECE + (2 << 20)
+    with tarfile.open(path, "a") as archive:
+        entry = tarfile.TarInfo("Files/noise.bin")
+        entry.size = size
+        archive.addfile(entry, io.BytesIO(random.Random(size).randbytes(size)))
+
+
+def test_an_upload_that_breaks_off(field, figures):
+    write_large_layer(field.lab.controller() / "files" / "large.tar")
+    case = Case("layer", {"name": "large", "src": "large.tar"})
+    requests, wanted = field.undisturbed(case)
+    plan = {
+        node: faults.Fault(kind, round(requests[transport] * share), 1.0)
+        for transport in requests
+        for node, (kind, share) in zip(
+            field.nodes_of(transport), [("drop-before", 0.4), ("down", 0.5), ("cut", 0.7), ("die", 0.92)]
+        )
+    }
+    before = field.lab.requests()
+    first, second, happened = field.disturbed(case, wanted, plan)
+    after = field.lab.requests()
+    assert happened == len(plan)
+    for node, fault in plan.items():
+        assert failed(first[node]), fault
+        assert second[node]["changed"], fault
+        if fault.kind == "die":
+            # The first piece had arrived and did not travel again: base64 in base64 is 16/9 of it.
+            sent = sum(entry["received"] for entry in after[node][len(before[node]) :])
+            assert sent < 1.5 * 16 / 9 * _upload.PIECE
+    figures(network_faults=happened, losses=0)

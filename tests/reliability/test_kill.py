@@ -1,0 +1,294 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every operation, killed between any two changes that it makes on disk.
+
+A first run of the operation tells which failpoints it passes. Then, for each, the store is as before, the operation
+runs in a process of its own and is killed there, and the store is opened by another one. It must be sound, show the
+state before or the state after and nothing else, and running the task again must bring the state after.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from typing import Any, NamedTuple
+
+import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar
+
+from . import kit
+
+pytestmark = pytest.mark.posix
+
+GIB = 1024**3
+MTIME = 1_600_000_000_123_456_700
+SIZE = {label_rules.ROOTFS_SIZE_BYTES: str(30 * GIB), "owner": "me"}
+UVM = {label_rules.UVM_SCRATCH: "true"}
+TOO_LARGE = {label_rules.ROOTFS_SIZE_BYTES: str(65 * 1024 * GIB)}
+
+#: In the order in which they are made.
+BASE = [
+    ("Files", None),
+    ("Files/a.txt", b"a in the base"),
+    ("Files/dir", None),
+    ("Files/dir/b.txt", b"b"),
+    ("UtilityVM", None),
+    ("UtilityVM/Files", None),
+    ("UtilityVM/Files/kernel.exe", b"kernel"),
+]
+LAYER = [("Files", None), ("Files/.wh.a.txt", b""), ("Files/new.txt", b"new"), ("Files/dir", None)]
+
+
+def tar(entries: list[Any]) -> bytes:
+    data = b""
+    for name, content in entries:
+        kind = layertar.DIRECTORY if content is None else layertar.WHITEOUT if "/.wh." in name else layertar.FILE
+        data += layertar.header(name.replace(".wh.", ""), kind, size=len(content or b""), mtime_ns=MTIME)
+        data += (content or b"") + layertar.padding(len(content or b""))
+    return data + layertar.END_MARK
+
+
+PIECES = [bytes([number]) * 700 for number in range(4)]
+STAGED = "sha256:" + hashlib.sha256(tar(BASE)).hexdigest()
+PIECED = "sha256:" + hashlib.sha256(b"".join(PIECES)).hexdigest()
+
+
+def lines(*pieces: bytes) -> bytes:
+    return b"".join(base64.b64encode(piece) + b"\n" for piece in pieces)
+
+
+class Case(NamedTuple):
+    """An operation, the task that is run again after it died (the same, unless ``again``), and what was before it.
+
+    ``steps``: the operation is made of several that are whole each. ``fails``: it fails, and nothing is to be left.
+    """
+
+    operation: tuple[str, dict[str, Any]]
+    again: tuple[str, dict[str, Any]] | None = None
+    given: tuple[Any, ...] = ()
+    attachment: bytes = b""
+    new_store: bool = False
+    steps: bool = False
+    fails: bool = False
+
+
+def snapshot(state: str, **options: Any) -> tuple[str, dict[str, Any]]:
+    return "ensure_snapshot", {"state": state, **options}
+
+
+def mounted(state: str, **options: Any) -> tuple[str, dict[str, Any]]:
+    return "ensure_mount", {"state": state, **options}
+
+
+def written(place: kit.Place) -> None:
+    """A container has run at the mount."""
+    with open(place.path("mnt", "written.txt"), "w") as file:
+        file.write("written")
+    os.unlink(place.path("mnt", "dir", "b.txt"))
+
+
+def stray(place: kit.Place) -> None:
+    """What an earlier process left that died in a create."""
+    os.makedirs(place.path("root", "snapshots", "8", "Files"))
+
+
+def half_removed(*numbers: int) -> Any:
+    """What an earlier process left that died in a removal."""
+
+    def rename(place: kit.Place) -> None:
+        for number in numbers:
+            snapshots = place.path("root", "snapshots")
+            os.rename(os.path.join(snapshots, str(number)), os.path.join(snapshots, f"rm-{number}"))
+
+    return rename
+
+
+def without_template(place: kit.Place) -> None:
+    os.unlink(place.path("root", "snapshots", "1", "blank.vhdx"))
+
+
+MOUNT = mounted("mounted", key="active", target="{}/mnt")
+MOUNT_VIEW = mounted("mounted", key="view", target="{}/mnt")
+IMPORT = ("ensure_layer", {"name": "new", "src": "{}/base.tar"})
+
+CASES = {
+    "prepare with a size": Case(
+        ("prepare", {"key": "new", "parent": "layer", "labels": SIZE}),
+        snapshot("active", key="new", parent="layer", rootfs_size=30 * GIB, labels={"owner": "me"}),
+    ),
+    "prepare with a disk for a utility VM": Case(
+        ("prepare", {"key": "new", "parent": "layer", "labels": UVM}),
+        snapshot("active", key="new", parent="layer", uvm_scratch=True),
+    ),
+    "prepare a base": Case(("prepare", {"key": "new"}), snapshot("active", key="new")),
+    "prepare to unpack": Case(
+        ("prepare", {"key": "extract-x new", "parent": "layer"}),
+        snapshot("active", key="extract-x new", parent="layer"),
+    ),
+    "prepare in a new store": Case(("prepare", {"key": "new"}), snapshot("active", key="new"), new_store=True),
+    "prepare that fails": Case(
+        ("prepare", {"key": "new", "parent": "layer", "labels": SIZE}), given=(without_template,), fails=True
+    ),
+    "prepare that fails late": Case(("prepare", {"key": "new", "parent": "layer", "labels": TOO_LARGE}), fails=True),
+    "prepare after a death": Case(
+        ("prepare", {"key": "new", "parent": "layer"}),
+        snapshot("active", key="new", parent="layer"),
+        (stray, half_removed(1, 3)),
+    ),
+    "view": Case(("view", {"key": "new", "parent": "layer"}), snapshot("view", key="new", parent="layer")),
+    "commit": Case(("commit", {"name": "new", "key": "active"}), snapshot("committed", name="new", key="active")),
+    "commit over a late parent": Case(
+        ("commit", {"name": "new", "key": "making", "parent": "layer"}),
+        snapshot("committed", name="new", key="making", parent="layer"),
+    ),
+    "commit of a base": Case(
+        ("commit", {"name": "new", "key": "making", "labels": {"l": "1"}}),
+        snapshot("committed", name="new", key="making", labels={"l": "1"}),
+    ),
+    "remove": Case(("remove", {"key": "active"}), snapshot("absent", key="active")),
+    "remove a view with a disk": Case(("remove", {"key": "viewed"}), snapshot("absent", key="viewed")),
+    "remove after a death": Case(
+        ("remove", {"key": "active"}), snapshot("absent", key="active"), (half_removed(4, 6),)
+    ),
+    "remove all": Case(snapshot("absent", name="base", recursive=True), steps=True),
+    "update": Case(
+        ("update", {"name": "layer", "labels": {"l": "1", "m": ""}}),
+        snapshot("committed", name="layer", labels={"l": "1"}, purge_labels=True),
+    ),
+    "grow": Case(("ensure_scratch", {"key": "active", "size": "40GiB"}), steps=True),
+    "grow with a new block table": Case(("ensure_scratch", {"key": "active", "size": "200GiB"}), steps=True),
+    "import of a base": Case(IMPORT),
+    "import of a layer": Case(("ensure_layer", {"name": "new", "src": "{}/layer.tar", "parent": "layer"})),
+    "import of what was staged": Case(
+        ("ensure_layer", {"name": "new", "src": {"staged": STAGED}}),
+        given=((("stage", {"digest": STAGED, "size": len(tar(BASE)), "offset": 0}), lines(tar(BASE))),),
+        steps=True,
+    ),
+    "import that fails": Case(("ensure_layer", {"name": "new", "src": "{}/layer.tar", "digest": STAGED}), fails=True),
+    "export": Case(("ensure_export", {"name": "layer", "dest": "{}/out.tar.gz"})),
+    "mount": Case(MOUNT),
+    "mount a view": Case(MOUNT_VIEW),
+    "unmount": Case(mounted("unmounted", target="{}/mnt"), given=((MOUNT, b""), written), steps=True),
+    "unmount by key": Case(
+        mounted("unmounted", key="making"),
+        given=((MOUNT_VIEW, b""), (mounted("mounted", key="making", target="{}/mnt2"), b"")),
+        steps=True,
+    ),
+    "unmount a view": Case(mounted("unmounted", target="{}/mnt"), given=((MOUNT_VIEW, b""),), steps=True),
+    "stage": Case(("stage", {"digest": PIECED, "size": 2800, "offset": 0}), attachment=lines(*PIECES)),
+    "unstage": Case(
+        ("unstage", {"digest": STAGED}),
+        given=((("stage", {"digest": STAGED, "size": len(tar(BASE)), "offset": 0}), lines(tar(BASE))),),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def requests():
+    with kit.Requests() as running:
+        yield running
+
+
+def succeed(requests: kit.Requests, place: kit.Place, operation: tuple[str, Any], attachment: bytes = b"") -> None:
+    name, arguments = operation
+    reply = requests.run(place.request(name, **arguments), attachment).reply
+    assert reply["results"][0]["ok"], (name, arguments, reply)
+
+
+def fill(requests: kit.Requests, place: kit.Place) -> None:
+    """A store with one snapshot of each sort; the number in front is its id."""
+    for name, entries in (("base.tar", BASE), ("layer.tar", LAYER)):
+        with open(place.path(name), "wb") as file:
+            file.write(tar(entries))
+    for operation in (
+        ("ensure_layer", {"name": "base", "src": "{}/base.tar"}),  # 1
+        ("prepare", {"key": "k", "parent": "base"}),  # 2
+        ("commit", {"key": "k", "name": "below"}),
+        ("ensure_layer", {"name": "layer", "src": "{}/layer.tar", "parent": "below", "labels": {"m": "1"}}),  # 3
+        ("prepare", {"key": "active", "parent": "layer", "labels": {"l": "1"}}),  # 4
+        ("view", {"key": "view", "parent": "layer"}),  # 5
+        ("view", {"key": "viewed", "parent": "below"}),  # 6
+        ("prepare", {"key": "making"}),  # 7
+    ):
+        succeed(requests, place, operation)
+    for key in ("active", "viewed", "making"):
+        succeed(requests, place, ("mount", {"key": key, "target": "{}/mnt"}))
+        if key != "viewed":
+            os.makedirs(place.path("mnt", "dir"), exist_ok=True)
+            with open(place.path("mnt", "dir", f"{key}.txt"), "w") as file:
+                file.write(key)
+        succeed(requests, place, ("unmount", {"target": "{}/mnt"}))
+    os.rmdir(place.path("mnt"))
+
+
+def give(requests: kit.Requests, place: kit.Place, case: Case) -> None:
+    """Make what was before an operation."""
+    for step in case.given:
+        if callable(step):
+            step(place)
+        else:
+            succeed(requests, place, *step)
+
+
+@pytest.fixture(scope="module")
+def place(requests):
+    # In memory where that is possible: who is killed leaves what was written, flushed or not.
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
+        place = kit.Place(os.path.join(directory, "place"))
+        place.keep("empty")
+        fill(requests, place)
+        place.keep("filled")
+        yield place
+
+
+def staged(requests: kit.Requests, place: kit.Place, case: Case) -> dict[str, Any]:
+    """The rest of a file, as the controller sends it: from where the node says that it ends."""
+    operation, arguments = case.operation
+    have = requests.run(place.request(operation, **{**arguments, "offset": None})).reply["results"][0]["result"]
+    rest = b"".join(PIECES)[have["offset"] :]
+    return requests.run(place.request(operation, **{**arguments, "offset": have["offset"]}), lines(rest)).reply
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_anywhere(name, requests, place, figures):
+    case = CASES[name]
+    place.back("empty" if case.new_store else "filled")
+    give(requests, place, case)
+    place.keep()
+    request, again = (
+        place.request(name, **arguments) for name, arguments in (case.operation, case.again or case.operation)
+    )
+
+    log = place.directory + ".log"
+    if os.path.exists(log):
+        os.unlink(log)
+    done = requests.run(request, case.attachment, WCOW_FAILPOINTS_LOG=log)
+    assert done.reply["results"][0]["ok"] is not case.fails, done.reply
+    with open(log, encoding="utf-8") as file:
+        passed = file.read().splitlines()
+    after = kit.observed(place)
+    kit.ids(place)
+    place.back()
+    before = kit.observed(place)
+    assert (before == after) is case.fails
+    points = kit.chosen(passed)
+    for point in points:
+        place.back()
+        assert requests.run(request, case.attachment, WCOW_FAILPOINT=point).killed, point
+        found = kit.without_imports(place, kit.observed(place))
+        if case.steps:
+            for key in {*before, *after, *found}:
+                assert found.get(key) in (before.get(key), after.get(key), kit.HALF), (point, key)
+        else:
+            assert kit.same(found, before, after), point
+        used, strays = kit.ids(place)
+        resumes = case.operation[0] == "stage"
+        reply = staged(requests, place, case) if resumes else requests.run(again).reply
+        assert reply["results"][0]["ok"] is not case.fails, (point, reply)
+        assert kit.without_imports(place, kit.observed(place)) == after, point
+        assert (kit.ids(place)[0] - used).isdisjoint(strays), f"{point}: an id was given out twice"
+    figures(failpoints=len(set(passed)), operations_killed=1, kills=len(points), losses=0)
