@@ -793,8 +793,9 @@ class _Inspection:
 
     def _forget_locks(self, numbers: List[int]) -> str:
         for number in numbers:
-            with self._lock(number):
-                self._directories.forget_lock(number)
+            # Released first: Windows deletes no file that is open.
+            self._lock(number).release()
+            self._directories.forget_lock(number)
         return "deleted"
 
     def _check_incoming(self) -> None:

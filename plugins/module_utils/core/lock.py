@@ -65,16 +65,19 @@ class FileLock:
 
 def _lock(descriptor: int) -> bool:
     """Lock an open file; False if somebody else has done so. Any other reason is raised."""
-    try:
-        if os.name == "nt":
-            import msvcrt
+    if os.name == "nt":
+        import msvcrt
 
+        try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
+        except OSError:
+            # EACCES in Microsoft's C library, whatever errno was before in Wine's. Nothing else can be wrong here.
+            return False
+        return True
+    import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        # EWOULDBLOCK is what flock says, EACCES what LockFile's error becomes in the C library.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True

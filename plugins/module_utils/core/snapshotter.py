@@ -192,14 +192,27 @@ class Snapshotter:
             )
 
     def _make_directories(self) -> None:
+        there = os.path.lexists(self.root)
         try:
             failpoint("store.create.root")
             make_directories(self.root)
+            failpoint("store.create.protect")
+            if os.name == "nt" and not there:
+                # What is above, such as ProgramData, lets every user write.
+                self._protect_root()
             failpoint("store.create.snapshots")
             make_directories(self.directories.snapshots)
             failpoint("store.create.made")
         except OSError as error:
             raise os_error(error, f"cannot create the store in {self.layers.presented(self.root)}") from error
+
+    def _protect_root(self) -> None:
+        from .layers import protection
+
+        try:
+            protection.protect(self.root)
+        except SnapshotterError as error:
+            self.warnings.append(f"{self.root} is not protected, other users may get at it: {error}")
 
     # -- reading -------------------------------------------------------------
 

@@ -174,7 +174,12 @@ def damaged_region_table(store: Snapshotter) -> None:
 
 
 def unprotected(store: Snapshotter) -> None:
-    os.chmod(store.root, 0o755)
+    if os.name == "nt":
+        from ansible_collections.wcow.snapshotter.plugins.module_utils.core.win32 import advapi32
+
+        advapi32.write_security(store.root, "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FR;;;WD)")
+    else:
+        os.chmod(store.root, 0o755)
 
 
 def half_mount(store: Snapshotter) -> None:
@@ -435,6 +440,7 @@ def test_a_directory_whose_record_is_about_to_be_committed(store: Snapshotter) -
     other.close()
 
 
+@pytest.mark.posix
 def test_what_cannot_be_destroyed_says_why(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
     leftover(store)
 
