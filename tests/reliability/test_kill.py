@@ -14,11 +14,15 @@ import base64
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import Usage
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 
 from . import kit
 
@@ -292,3 +296,104 @@ def test_killed_anywhere(name, requests, place, figures):
         assert kit.without_imports(place, kit.observed(place)) == after, point
         assert (kit.ids(place)[0] - used).isdisjoint(strays), f"{point}: an id was given out twice"
     figures(failpoints=len(set(passed)), operations_killed=1, kills=len(points), losses=0)
+
+
+# -- the store as a whole ----------------------------------------------------------------------------------------------
+
+
+def neglected(place: kit.Place) -> None:
+    """What a store has to be repaired of, one of each that needs several steps."""
+    snapshots = place.path("root", "snapshots")
+    for name in ("rm-8", "9"):
+        os.makedirs(os.path.join(snapshots, name, "Files", "deep"))
+    half_removed(3)(place)
+    with open(os.path.join(snapshots, "4", "sandbox.vhdx"), "r+b") as disk:
+        for offset in (64 * 1024 + 100, 256 * 1024 + 4):
+            disk.seek(offset)
+            disk.write(b"damage")
+    os.makedirs(place.path("root", "incoming"), exist_ok=True)
+    upload = place.path("root", "incoming", "0" * 64)
+    with open(upload, "wb"):
+        pass
+    os.utime(upload, (0, 0))
+    os.chmod(place.root, 0o755)
+    snapshotter = Snapshotter(place.root, EmulatedLayers())
+    with snapshotter.metadata().write() as tx:
+        tx.set_holder("active", "process 1")
+        tx.set_usage("base", Usage(1, 1))
+        tx.burn(9)
+    label = label_rules.ROOTFS_SIZE_BYTES
+    snapshotter.update("active", {label: str(30 * GIB)}, [f"labels.{label}"])
+    snapshotter.prepare("extract-1-2026-11-24T00:00:00.000000000Z-00c0ffee new", "layer")
+    snapshotter.close()
+
+
+def killed_at_each(requests: kit.Requests, place: kit.Place, request: dict[str, Any]) -> Iterator[str]:
+    """Kill a request at each point that it passes, from the present state each time."""
+    place.keep()
+    log = place.directory + ".log"
+    if os.path.exists(log):
+        os.unlink(log)
+    assert requests.run(request, WCOW_FAILPOINTS_LOG=log).reply["results"][0]["ok"]
+    with open(log, encoding="utf-8") as file:
+        points = kit.chosen(file.read().splitlines())
+    for point in points:
+        place.back()
+        assert requests.run(request, WCOW_FAILPOINT=point).killed, point
+        yield point
+
+
+def test_a_repair_that_is_killed_is_finished(requests, place, figures):
+    place.back("filled")
+    before = kit.observed(place)
+    neglected(place)
+    request = place.request("check", repair=True)
+    kills = 0
+    for point in killed_at_each(requests, place, request):
+        kills += 1
+        result = requests.run(request).reply["results"][0]["result"]
+        assert result["healthy"], (point, result["findings"])
+        assert requests.run(request).reply["results"][0]["result"]["findings"] == [], point
+        after = kit.observed(place)
+        assert after.pop(("active", "labels")) == {"l": "1", label_rules.ROOTFS_SIZE_BYTES: str(30 * GIB)}
+        assert after.pop(("active", "disk")) == 30 * GIB
+        assert after == {
+            key: value for key, value in before.items() if key not in {("active", "labels"), ("active", "disk")}
+        }
+        kit.ids(place)
+    figures(operations_killed=1, kills=kills, losses=0)
+
+
+def test_a_store_that_is_killed_while_it_is_made(requests, place, figures):
+    place.back("empty")
+    request = place.request("ensure_store", rootfs_size="40GB")
+    kills = 0
+    for point in killed_at_each(requests, place, request):
+        kills += 1
+        kit.ids(place)
+        store = requests.run(request).reply["results"][0]["result"]["store"]
+        assert (store["protected"], store["rootfs_size"], store["snapshots"]) == (True, 40 * GIB, 0), point
+    figures(operations_killed=1, kills=kills, losses=0)
+
+
+@pytest.mark.parametrize("next_state", ["absent", "present"])
+def test_a_store_that_is_killed_while_it_is_removed(next_state, requests, place, figures):
+    place.back("filled")
+    for operation in ((MOUNT, b""), (mounted("mounted", key="making", target="{}/mnt2"), b"")):
+        succeed(requests, place, *operation)
+    remove = place.request("ensure_store", state="absent", force=True)
+    kills = 0
+    for point in killed_at_each(requests, place, remove):
+        kills += 1
+        request = remove if next_state == "absent" else place.request("ensure_store", rootfs_size="40GB")
+        reply = requests.run(request).reply["results"][0]
+        assert reply["ok"], (point, reply)
+        if next_state == "absent":
+            assert not os.path.lexists(place.root), point
+        else:
+            kit.observed(place)
+            kit.ids(place)
+            succeed(requests, place, ("prepare", {"key": "after"}))
+            assert requests.run(remove).reply["results"][0]["ok"], point
+            assert not os.path.lexists(place.root), point
+    figures(operations_killed=1, kills=kills, losses=0)

@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 from . import labels as label_rules
 from .ensure import Outcome
 from .errors import FailedPrecondition, InvalidArgument, NotImplementedHere, SnapshotterError, Unavailable
+from .failpoint import failpoint
 from .layers import protection
 from .layers.base import BLANK, FILES, SCRATCH, ScratchInfo, is_directory
 from .lock import FileLock
@@ -425,6 +426,10 @@ class _Inspection:
             # A view's draft has that name too; what mends it knows the difference.
             if name.startswith("rm-") and not self._is_held(number):
                 info = self._infos[owner]
+                if info.kind != VIEW and os.path.lexists(self._directories.directory(number)):
+                    why = f'bears the number of "{owner}", whose layer is in its place'
+                    self._found("unknown_directory", f"{shown} {why}", info=info, path=path)
+                    return
                 self._found(
                     "interrupted_removal",
                     f'{shown} belongs to "{owner}": a removal or mount of it was interrupted',
@@ -826,7 +831,9 @@ class _Inspection:
     def _delete(path: str, size: int) -> str:
         if os.lstat(path).st_size != size:
             raise _NotMended("it grows again")
+        failpoint("check.delete")
         os.unlink(path)
+        failpoint("check.deleted")
         return "deleted"
 
     def _check_volume(self) -> None:
@@ -849,7 +856,9 @@ class _Inspection:
 
     @staticmethod
     def _protect(root: str) -> str:
+        failpoint("check.protect")
         protection.protect(root)
+        failpoint("check.protected")
         return "protected"
 
 

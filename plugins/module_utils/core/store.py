@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional, Union
 from .check import check
 from .ensure import ABSENT, Outcome
 from .errors import FailedPrecondition, InvalidArgument, Unavailable
+from .failpoint import failpoint
 from .layers import protection
 from .metastore import ROOTFS_SIZE, is_retired
 from .model import Info
@@ -91,7 +92,9 @@ class _Store:
         if os.path.lexists(self._root) and not protection.is_protected(self._root):
             self._actions.append("protect")
             if not self._snapshotter.rehearsing:
+                failpoint("store.protect")
                 protection.protect(self._root)
+                failpoint("store.protected")
         if size is not None:
             self._set_rootfs_size(size)
         after = self._describe()
@@ -153,7 +156,7 @@ class _Store:
             return self._outcome(None)
         if self._is_in_use():
             self._remove_snapshots(force)
-        elif not any(self._is_own(name) for name in _names(self._root)):
+        elif _names(self._root) and not any(self._is_own(name) for name in _names(self._root)):
             self._snapshotter.warnings.append(f"{self._shown} is not a store; it is left as it is")
             return self._outcome(self._before)
         self._destroy_layers(force)
@@ -216,6 +219,7 @@ class _Store:
                 self._delete(os.path.join(self._root, name))
 
     def _delete(self, path: str) -> None:
+        failpoint("store.delete")
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -228,12 +232,15 @@ class _Store:
 
     def _delete_directories(self) -> None:
         for directory in (self._directories.locks, self._directories.incoming, self._directories.snapshots):
+            failpoint("store.discard")
             self._layers.discard(directory)
         left = _names(self._root)
         if left:
             self._snapshotter.warnings.append(f"{self._shown} stays: it has {_listed(left)}, which is not the store's")
         else:
+            failpoint("store.rmdir")
             os.rmdir(self._root)
+            failpoint("store.gone")
 
     # -- both ----------------------------------------------------------------
 

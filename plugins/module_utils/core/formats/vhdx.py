@@ -279,24 +279,30 @@ def _multiply(first: int, second: int) -> int:
     return product
 
 
+@functools.lru_cache(maxsize=1024)
+def _power_of_zeros(count: int) -> int:
+    """What ``count`` zero bytes multiply the register by: x^8 to that power."""
+    power, factor = _ONE, _ONE >> 8
+    while count:
+        if count & 1:
+            power = _multiply(factor, power)
+        factor = _multiply(factor, factor)
+        count >>= 1
+    return power
+
+
 def _crc32c(data: bytes) -> int:
     """The CRC-32C of ``data``.
 
-    The structures are mostly a tail of zeros. A zero byte multiplies the
-    register by x^8, so the tail costs one power instead of a step a byte.
+    The structures are mostly a tail of zeros, which costs one product instead
+    of a step a byte. Their lengths are few, so their powers are remembered.
     """
     body = data.rstrip(b"\0")
     table = _crc_table()
     crc = 0xFFFFFFFF
     for byte in body:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    zeros, factor = len(data) - len(body), _ONE >> 8
-    while zeros:
-        if zeros & 1:
-            crc = _multiply(factor, crc)
-        factor = _multiply(factor, factor)
-        zeros >>= 1
-    return crc ^ 0xFFFFFFFF
+    return _multiply(_power_of_zeros(len(data) - len(body)), crc) ^ 0xFFFFFFFF
 
 
 def _checksum_matches(structure: bytes) -> bool:
@@ -1130,8 +1136,11 @@ def repair(path: StrPath) -> DiskInfo:
             disk = _load_stable(file, path)
             headers, tables, good = _damaged_copies(_View(file, path))
             for position in tables:
+                failpoint("vhdx.repair.region_table")
                 write_at(file, position, good)
+            failpoint("vhdx.repair.flush")
             os.fsync(file.fileno())
+            failpoint("vhdx.repair.flushed")
             if headers:
                 _write_header(file, disk.header, file_write_guid=_new_guid())
             return _load_stable(file, path).info

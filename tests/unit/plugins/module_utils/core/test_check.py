@@ -247,6 +247,10 @@ def unknown(store: Snapshotter) -> None:
     os.mkdir(path(store, "snapshots", "99"))
 
 
+def second(store: Snapshotter) -> None:
+    os.mkdir(path(store, "snapshots", "rm-3"))
+
+
 def foreign(store: Snapshotter) -> None:
     os.symlink("/", path(store, "snapshots", "7"))
 
@@ -286,7 +290,7 @@ LEFT_ALONE: Dict[str, List[Callable[[Snapshotter], None]]] = {
     "missing_uvm_scratch": [no_uvm_scratch],
     "damaged_scratch": [two_headers],
     "unreadable_scratch": [directory_for_disk],
-    "unknown_directory": [unknown],
+    "unknown_directory": [unknown, second],
     "foreign_entry": [foreign],
     "linked_directory": [linked],
     "broken_chain": [lost_parent, loop],
