@@ -161,6 +161,10 @@ def make_store(top):
     must(root, "prepare", key="plain", parent="base")
     must(root, "view", key="seen", parent="base")
     must(root, "prepare", key="open", parent="base")
+    must(root, "mount", key="open", target=os.path.join(top, "mounted"))
+    for number in range(8):
+        with open(os.path.join(top, "mounted", f"written{number}"), "wb") as file:
+            file.write(b"content" * 1500)
 
 
 _PIECE = base64.encodebytes(bytes(range(256)) * 600)
@@ -180,6 +184,8 @@ OPERATIONS = {
     "export": ("ensure_export", {"name": "base", "dest": "{top}/out.tar"}),
     "mount": ("mount", {"key": "filled", "target": "{top}/place/here"}),
     "mount view": ("mount", {"key": "seen", "target": "{top}/place/there"}),
+    "unmount": ("unmount", {"target": "{top}/mounted"}),
+    "settings": ("ensure_store", {"rootfs_size": "50GB"}),
     "stage": ("stage", {"digest": _DIGEST, "size": 256 * 600, "offset": 0}),
     "ensure": ("ensure_snapshot", {"state": "active", "key": "new", "parent": "base", "rootfs_size": "40GB"}),
 }
@@ -221,10 +227,12 @@ def tree(top):
 
 
 #: What a failure may leave because the next run of the same task begins with it: the layer that a commit made of a
-#: scratch before it could be recorded, a view's scratch disk, which is made once, at the first mount.
+#: scratch before it could be recorded, a view's scratch disk, which is made once, at the first mount, what was taken
+#: from a mount that could not be undone then.
 _CONTINUED = {
     "commit": r"root/snapshots/2/(Files(/.*)?|tombstones\.txt)",
     "mount view": "root/snapshots/4(/sandbox.vhdx)?",
+    "unmount": r"root/snapshots/5/sandbox\.contents(/.*)?",
 }
 #: Without a file handle nothing can be listed, so nothing can be deleted: the next run of the task or of check does.
 _NOT_DELETED = r"root/snapshots/(rm-\d+|2/Files\.new)(/.*)?|place/(here|there|\.(here|there)\.wcow-mount\.json)(/.*)?"
