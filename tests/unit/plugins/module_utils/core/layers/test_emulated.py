@@ -846,7 +846,8 @@ def test_destroy_says_what_it_cannot_delete(chain, base, monkeypatch):
 
     monkeypatch.setattr(filetree, "_REMOVAL_PAUSE", 0)
     monkeypatch.setattr(os, "unlink", refuse)
-    with pytest.raises(FailedPrecondition, match=re.escape(f"cannot delete layer {base}: empty: Permission denied")):
+    # Which file comes first is the file system's choice.
+    with pytest.raises(FailedPrecondition, match=rf"cannot delete layer {re.escape(base)}: [\w.]+: Permission denied"):
         chain.layers.destroy(base)
     monkeypatch.undo()
     chain.layers.destroy(base)
