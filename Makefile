@@ -12,6 +12,7 @@ VENV := $(CACHE)/venv
 COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
 LANES := lint unit contract reliability integration peers sanity
+LONG_LANES := faults molecule browser
 PYTEST := pytest -n 2
 
 export PATH := $(VENV)/bin:$(PATH)
@@ -25,7 +26,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv build demo test wine test-pythons bench clean $(LANES)
+.PHONY: help venv build demo test test-long account wine test-pythons bench clean $(LANES) $(LONG_LANES)
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
@@ -77,9 +78,16 @@ demo: build ## The life of a snapshot on three lab nodes: once, again (nothing c
 	play "Third run: everything is removed" --tags remove
 
 test: venv ## Run all lanes and say what ran and what was skipped (WCOW_REQUIRE_ALL=1: a skip is a failure)
+	@$(MAKE) --no-print-directory account NAME="make test" RUN="$(LANES)"
+	@echo "Not run here: make test-long ($(LONG_LANES)), make wine, make test-pythons, make bench"
+
+test-long: venv ## The lanes that take longer: each network fault, each role with molecule, the report in a browser
+	@$(MAKE) --no-print-directory account NAME="make test-long" RUN="$(LONG_LANES)"
+
+account: # Runs the lanes RUN, each whatever became of the others, and adds up what they did.
 	@rm -f $(REPORT); failed=""; \
-	for lane in $(LANES); do $(MAKE) --no-print-directory $$lane || failed="$$failed $$lane"; done; \
-	echo; echo "== make test"; grep -v ^figure $(REPORT); \
+	for lane in $(RUN); do $(MAKE) --no-print-directory $$lane || failed="$$failed $$lane"; done; \
+	echo; echo "== $(NAME)"; grep -v ^figure $(REPORT); \
 	awk '/^figure /{n = $$2; for (i = 3; i < NF; i++) n = n " " $$i; sum[n] += $$NF} \
 	  END {for (n in sum) printf "  tried: %s %d\n", n, sum[n]}' $(REPORT) | sort; \
 	awk '/ passed, /{p += $$2; f += $$4; s += $$6} END {printf "%d passed, %d failed, %d skipped\n", p, f, s}' $(REPORT); \
@@ -107,7 +115,17 @@ reliability: venv ## Kills, power cuts, races, full disks, hostile input: nothin
 	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal tests/reliability
 
 integration: venv build ## ansible-playbook against lab nodes
-	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal tests/integration
+	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m "not long" tests/integration
+
+faults: venv build ## The long ones of those: connections that break at each request of each task, nodes that die
+	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m long tests/integration
+
+molecule: venv build ## Each role on lab nodes of its own: converge, again without a change, verify
+	molecule test --all
+	@echo "molecule: $(words $(wildcard extensions/molecule/*/molecule.yml)) passed, 0 failed, 0 skipped" >> $(REPORT)
+
+browser: venv ## The report in Chromium: read, sorted, searched, attacked; pictures of it in .cache/report-browser
+	WCOW_REPORT=$(REPORT) $(PYTEST) --dist loadfile tests/browser
 
 peers: venv ## The same operations on containerd and on ours; qemu-img on our disks
 	WCOW_REPORT=$(REPORT) $(PYTEST) tests/peers
@@ -125,6 +143,7 @@ test-pythons: $(VENV)/bin/python $(CACHE)/dev ## The tests of the core on every 
 bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_metastore.py
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_wire.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_set.py
 
 clean: ## Remove everything that make made
 	rm -rf $(CACHE) .lab build

@@ -10,6 +10,8 @@ import http.client
 import itertools
 import json
 import os
+import platform
+import re
 import secrets
 import select
 import ssl
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import faults, inventory, sample, server, state
+from . import faults, inventory, package, sample, server, state
 from .authentication import SCHEMES
 from .host import ADDRESS
 
@@ -38,6 +40,10 @@ def main(arguments: list[str]) -> int:
         return server.main()
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "package":
+            digest = package.write_package(Path(options.file), options.version)
+            print(f"{options.file} says that it is Python {options.version}. SHA-256: {digest}")
+            return 0
         if options.command == "layer":
             sample.write_layer(Path(options.file))
             return 0
@@ -109,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     layer = commands.add_parser("layer", help="write a small base layer, for playbooks that want one to import")
     layer.add_argument("file", help="the gzipped tar to write")
+    runtime = commands.add_parser(
+        "package", help="write a Python for lab nodes, for playbooks that want one to install"
+    )
+    runtime.add_argument("file", help="the zip to write")
+    runtime.add_argument(
+        "--version", type=_version, default=platform.python_version(), help="what it claims to be (default: this)"
+    )
     for command in (up, status, down, fault):
         command.add_argument("--directory", default=".lab", help="where the lab keeps its files (default .lab)")
     return parser
@@ -134,6 +147,12 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 60:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 60")
     return value
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"3\.[0-9]{1,2}\.[0-9]{1,2}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version such as 3.12.10")
+    return text
 
 
 def _program(text: str) -> str:

@@ -35,19 +35,23 @@ class HostFiles:
         self._temp = drive / "Windows" / "Temp"
         self._program_files = drive / "Program Files"
         self._program_data = drive / "ProgramData"
+        #: The programs that run on the node now, by what ``identity`` says of them.
+        self.running: list[tuple[int, int]] = []
 
     def create(self, with_python: bool, interpreter: str = sys.executable) -> None:
-        """Make the directories that every Windows host has; with Python, or surely without it.
+        """Make the directories that every Windows host has, with a Python or without it.
 
-        Python is a link to the interpreter (to the real one, not to that of its venv).
+        Python is a link to the interpreter (to the real one, not to that of its venv). One that a play has
+        installed there is no link, and stays.
         """
         for directory in (self.home, self._temp, self._program_files, self._program_data):
             directory.mkdir(parents=True, exist_ok=True)
         python = self.native(PYTHON)
         if python is None:
             raise AssertionError(PYTHON)
-        python.unlink(missing_ok=True)
-        if with_python:
+        if python.is_symlink():
+            python.unlink()
+        if with_python and not python.exists():
             python.parent.mkdir(parents=True, exist_ok=True)
             python.symlink_to(os.path.realpath(interpreter))
 
@@ -76,6 +80,12 @@ class HostFiles:
         if native is None or not native.is_file() or not os.access(native, os.X_OK):
             return None
         return native
+
+    @staticmethod
+    def identity(path: Path) -> tuple[int, int]:
+        """What a file keeps when its directory is renamed."""
+        status = path.lstat()
+        return status.st_dev, status.st_ino
 
     def environment(self) -> dict[str, str]:
         """The whole environment of a process on the node.

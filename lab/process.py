@@ -10,8 +10,11 @@ import codecs
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+from .dotnet import PowerShellError
 from .host import HostFiles
+from .language import Script, Stopped
 from .powershell import Call, Exit, Statement, command_line, split_command_line
 
 #: Takes one line of output, without its line end.
@@ -79,7 +82,7 @@ class ScriptRun:
             except ProcessLookupError:
                 pass  # It ended by itself in this moment.
 
-    async def run(self, statements: Sequence[Statement]) -> int | None:
+    async def run(self, statements: Sequence[Statement | Script]) -> int | None:
         """The code that the script exits with, None if it ends without ``exit``.
 
         Raises CommandError; statements before the one at fault have run.
@@ -89,10 +92,43 @@ class ScriptRun:
                 break
             if isinstance(statement, Exit):
                 return self.last_exit_code if statement.code is None else statement.code
-            self.last_exit_code = await self._call(statement)
+            if isinstance(statement, Script):
+                await self._run_script(statement)
+            else:
+                self.last_exit_code = await self._call(statement, self._output)
         return None
 
-    async def _call(self, call: Call) -> int:
+    async def _run_script(self, script: Script) -> None:
+        """Run a script that reads all of ``$input`` before it does anything."""
+        lines = []
+        while (line := await self._input.get()) is not None:
+            lines.append(line)
+        self.end_input()
+        node = _Node(self, self._files, lines, asyncio.get_running_loop())
+        thread = asyncio.ensure_future(asyncio.to_thread(script.run, node))
+        try:
+            output = await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            await asyncio.gather(thread, return_exceptions=True)  # Nothing goes on after the end.
+            raise
+        except Stopped:
+            return
+        except PowerShellError as error:
+            raise CommandError(str(error), "RuntimeException", "OperationStopped", "") from error
+        for text in output:
+            await self._output(text.encode("ascii", "replace"))
+
+    async def capture(self, words: Sequence[str]) -> list[str]:
+        """The output of a program that a script runs, without standard input. Raises CommandError."""
+        lines: list[str] = []
+
+        async def keep(line: bytes) -> None:
+            lines.append(line.decode("utf-8", "replace"))
+
+        self.last_exit_code = await self._call(Call(tuple(words), piped=False), keep)
+        return lines
+
+    async def _call(self, call: Call, output: Emit) -> int:
         program = self._files.program(call.words[0])
         if program is None:
             raise _not_found(call.words[0])
@@ -110,17 +146,20 @@ class ScriptRun:
         except (OSError, ValueError) as error:  # No program, too many arguments, or a character that none can have.
             raise _failed_to_run(call.words[0], error) from error
         self._process = process
+        identity = self._files.identity(program)
+        self._files.running.append(identity)
         if self.killed:
             self.kill()
         feeder = asyncio.ensure_future(self._feed(process.stdin)) if process.stdin else None
         try:
             await asyncio.gather(
-                _each_line(process.stdout, self._output), _each_line(process.stderr, self._error), process.wait()
+                _each_line(process.stdout, output), _each_line(process.stderr, self._error), process.wait()
             )
         finally:
             if process.returncode is None:
                 self.kill()
             self._process = None
+            self._files.running.remove(identity)
             if feeder:
                 feeder.cancel()
         # A program that a signal ended looks like one that TerminateProcess ended.
@@ -139,6 +178,26 @@ class ScriptRun:
             await stdin.wait_closed()
         except (BrokenPipeError, ConnectionResetError):
             pass  # The program does not want to read all of it.
+
+
+class _Node:
+    """Where a script runs, as ``dotnet`` wants it; used in the script's thread."""
+
+    def __init__(self, run: ScriptRun, files: HostFiles, lines: list[str], loop: asyncio.AbstractEventLoop) -> None:
+        self.files = files
+        self.input = lines
+        self._run = run
+        self._loop = loop
+
+    def native(self, words: list[str]) -> Any:
+        try:
+            lines = asyncio.run_coroutine_threadsafe(self._run.capture(words), self._loop).result()
+        except CommandError as error:
+            raise PowerShellError(str(error)) from error
+        return (lines[0] if len(lines) == 1 else lines) if lines else None
+
+    def stopped(self) -> bool:
+        return self._run.killed
 
 
 async def _each_line(reader: asyncio.StreamReader | None, emit: Emit) -> None:

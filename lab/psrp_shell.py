@@ -25,8 +25,9 @@ from psrpcore.types import (
 
 from . import wsman
 from .host import HostFiles
+from .language import read
 from .output import OutputQueue
-from .powershell import Unsupported, parse
+from .powershell import Unsupported
 from .process import CommandError, ScriptRun
 from .shell import Note, RunningScript, Shell
 
@@ -168,7 +169,7 @@ class PsrpShell(Shell):
                 raise Unsupported(
                     "lab node: only scripts without parameters are supported, no cmdlets and no arguments."
                 )
-            statements = parse(script)
+            statements = read(script)
             self._note(action="script", shell=self.kind, text=script)
             exit_code = await run.run(statements)
         except Unsupported as reason:

@@ -16,8 +16,9 @@ from xml.sax.saxutils import escape
 
 from . import wsman
 from .host import HostFiles
+from .language import read
 from .output import OutputQueue
-from .powershell import Unsupported, parse
+from .powershell import Unsupported
 from .process import CommandError, ScriptRun
 from .shell import Note, RunningScript, Shell
 
@@ -133,7 +134,7 @@ class _Command:
         script = _decoded(self._line)
         # From here on the log shows the script, not its encoding.
         self._line = script
-        statements = parse(script)
+        statements = read(script)
         self._note(action="script", shell=WinrsShell.kind, text=script)
         exit_code = await self._run.run(statements)
         # powershell.exe without exit says only whether the last command succeeded.

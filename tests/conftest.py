@@ -22,6 +22,7 @@ def pytest_configure(config):
         "markers",
         "requires_tool(name, package): needs the program ``name``, which is in the Debian package ``package``",
     )
+    config.addinivalue_line("markers", "long: takes so long that make test leaves it to make test-long")
     config.addinivalue_line("markers", "posix: about what Windows does not have, and not for it")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -38,6 +38,9 @@ NODE_OPTIONS: Dict[str, Dict[str, Any]] = {
 
 #: The message of ``Connection._winrm_exec`` in ansible-core, lib/ansible/plugins/connection/winrm.py.
 SEND_FAILED = re.compile(r"send_input failed; \nstdout:(.*)\nstderr(.*)", re.DOTALL)
+
+
+Answer = TypeVar("Answer")
 
 
 class TaskFailure(Exception):
@@ -124,18 +127,9 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         }
         said = {key: value for key, value in request.items() if value}
         text = json.dumps(said, cls=AnsibleJSONEncoder, vault_to_text=True, separators=(",", ":"))
-        try:
-            reply = call(self._execute, self._node["python"], self._cache_directory(), text, attachment)
-        except NodeFailure as failure:
-            raise TaskFailure(failure.code, str(failure)) from None
-        except AnsibleConnectionFailure as failure:
-            # The class tells Ansible that the host is unreachable.
-            raise type(failure)(self._lost(operation, failure)) from None
-        except AnsibleError:
-            raise
-        except Exception as failure:  # noqa: BLE001
-            # When an open connection breaks, pypsrp, pywinrm and their HTTP library let their own errors through.
-            raise AnsibleConnectionFailure(self._lost(operation, failure)) from None
+        reply = self._reach(
+            operation, lambda: call(self._execute, self._node["python"], self._cache_directory(), text, attachment)
+        )
         self._warnings += reply.warnings
         entry = (reply.body.get("results") or [reply.body])[0]
         self._warnings += entry.get("warnings") or []
@@ -149,6 +143,21 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
             raise TaskFailure("internal", f"The node's reply to {operation!r} has neither a result nor an error")
         return dict(entry)
 
+    def _reach(self, operation: str, talk: Callable[[], Answer]) -> Answer:
+        """What ``talk``, an exchange with the node, returns. Raises as ``ask`` does."""
+        try:
+            return talk()
+        except NodeFailure as failure:
+            raise TaskFailure(failure.code, str(failure)) from None
+        except AnsibleConnectionFailure as failure:
+            # The class tells Ansible that the host is unreachable.
+            raise type(failure)(self._lost(operation, failure)) from None
+        except AnsibleError:
+            raise
+        except Exception as failure:  # noqa: BLE001
+            # When an open connection breaks, pypsrp, pywinrm and their HTTP library let their own errors through.
+            raise AnsibleConnectionFailure(self._lost(operation, failure)) from None
+
     def _execute(self, text: str) -> Output:
         """Run Python on the node over the task's connection with ``text`` on standard input."""
         python = self._node["python"]
@@ -161,6 +170,10 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
             line = _command.winrm(python)
         else:
             line = _command.ssh(python)
+        return self._send(line, data)
+
+    def _send(self, line: str, data: Any) -> Output:
+        """Run a command line on the node over the task's connection with ``data`` on standard input."""
         try:
             done = self._low_level_execute_command(line, sudoable=False, in_data=data)
         except AnsibleConnectionFailure:

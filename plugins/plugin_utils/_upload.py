@@ -9,7 +9,7 @@ FOR INTERNAL USE OF THE COLLECTION ONLY; it may change without notice.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Callable, Dict
+from typing import Any, BinaryIO, Callable, Dict
 
 from ._action import TaskFailure
 from ._call import lines_of
@@ -35,15 +35,20 @@ def upload(path: str, ask: Callable[..., Dict[str, Any]]) -> str:
     """
     digest = sha256_of(path)
     with open(path, "rb") as file:
-        arguments = {"digest": digest, "size": file.seek(0, 2)}
-        state = ask("stage", arguments)["result"]
-        while not state["complete"]:
-            offset = state["offset"]
-            file.seek(offset)
-            piece = list(lines_of(file.read(PIECE)))
-            state = ask("stage", {**arguments, "offset": offset}, piece)["result"]
-            if not state["complete"] and state["offset"] <= offset:
-                raise TaskFailure(
-                    "internal", f"The upload of {path} stops at byte {offset}: the file changed meanwhile"
-                )
+        send(file, 0, file.seek(0, 2), digest, ask)
     return digest
+
+
+def send(file: BinaryIO, start: int, size: int, digest: str, ask: Callable[..., Dict[str, Any]]) -> None:
+    """Bring ``size`` bytes from ``start`` of an open file to the node, whose digest is known. Raises as ``upload``."""
+    arguments = {"digest": digest, "size": size}
+    state = ask("stage", arguments)["result"]
+    while not state["complete"]:
+        offset = state["offset"]
+        file.seek(start + offset)
+        piece = list(lines_of(file.read(min(PIECE, size - offset))))
+        state = ask("stage", {**arguments, "offset": offset}, piece)["result"]
+        if not state["complete"] and state["offset"] <= offset:
+            raise TaskFailure(
+                "internal", f"The upload of {file.name} stops at byte {offset}: the file changed meanwhile"
+            )

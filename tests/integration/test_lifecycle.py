@@ -88,9 +88,8 @@ def test_the_playbook_of_the_readme(lab):
 def test_the_acceptance_playbook(lab):
     """What users run on real nodes."""
     layer_tar = lab.directory / "base.tar.gz"
-    process = lab.ansible_playbook(
-        CHECKOUT / "tests" / "acceptance" / "acceptance.yml", "-e", json.dumps({"acceptance_layer": str(layer_tar)})
-    )
+    sample.write_layer(layer_tar)
+    process = lab.ansible_playbook("wcow.snapshotter.acceptance", "-e", f"acceptance_layer={layer_tar}")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert output.count("ACCEPTED: node") == 2, output

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from ansible_collections.wcow.snapshotter.plugins.plugin_utils._payload import p
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils._reply import RERUN
 from ansible_collections.wcow.snapshotter.tests.integration.nodes import Lab
 
-from lab import faults, sample
+from lab import faults, package, sample
 
 NODES = 48
 #: The breaks that take no time.
@@ -65,6 +66,8 @@ class Case(NamedTuple):
 
 BASE = ("ensure_layer", {"name": "base", "src": rf"{HERE}\base.tar.gz"})
 WORK = ("ensure_snapshot", {"state": "active", "key": "work", "parent": "base"})
+IMAGE = ("ensure_image", {"src": rf"{HERE}\image.tar"})
+LOOK = ("ensure_snapshot", {"state": "view", "key": "look", "parent": "base"})
 MOUNT = ("ensure_mount", {"state": "mounted", "key": "work", "target": rf"{HERE}\mnt"})
 
 #: Each module in each state. A new module is a new line here.
@@ -75,16 +78,41 @@ CASES = {
     "snapshot-view": Case("snapshot", {"state": "view", "key": "look", "parent": "base"}, (BASE,)),
     "snapshot-committed": Case("snapshot", {"state": "committed", "name": "app", "key": "work"}, (BASE, WORK)),
     "snapshot-absent": Case("snapshot", {"state": "absent", "name": "base", "recursive": True}, (BASE, WORK)),
+    "snapshot_set": Case(
+        "snapshot_set",
+        {
+            "snapshots": [
+                {"key": "more", "parent": "app", "rootfs_size": "30GB"},
+                {"name": "app", "key": "work", "state": "committed"},
+            ],
+            "prune": True,
+            "prune_filters": ["kind==view"],
+        },
+        (BASE, WORK, LOOK),
+    ),
     "snapshot_info": Case("snapshot_info", {"usage": True, "mounts": True, "scratch": True}, (BASE, WORK)),
     "scratch": Case("scratch", {"key": "work", "size": "40GB"}, (BASE, WORK)),
     "layer-imported": Case("layer", {"name": "base", "src": "base.tar.gz", "labels": {"team": "blue"}}),
     "layer-imported-remote": Case("layer", {"name": "base", "src": rf"{HERE}\base.tar.gz", "remote_src": True}),
     "layer-exported": Case("layer", {"state": "exported", "name": "base", "dest": rf"{HERE}\out.tar.gz"}, (BASE,)),
+    # The node has the base layer already, from another image.
+    "image-present": Case("image", {"src": "image.tar"}, (IMAGE,)),
+    "image-present-remote": Case("image", {"src": rf"{HERE}\image.tar", "remote_src": True}),
+    "image-absent": Case("image", {"state": "absent", "src": rf"{HERE}\image.tar", "remote_src": True}, (IMAGE,)),
     "mount-mounted": Case("mount", {"key": "work", "target": rf"{HERE}\mnt"}, (BASE, WORK)),
     "mount-unmounted": Case("mount", {"state": "unmounted", "target": rf"{HERE}\mnt"}, (BASE, WORK, MOUNT)),
     "store-present": Case("store", {"rootfs_size": "30GB"}),
     "store-absent": Case("store", {"state": "absent", "force": True}, (BASE, WORK)),
     "store_check": Case("store_check", {"repair": True}, (BASE, WORK)),
+    "python_runtime-present": Case(
+        "python_runtime",
+        {
+            "python": rf"{HERE}\runtime\python.exe",
+            "src": "python.zip",
+            "version": "3.12.10",
+            "checksum": hashlib.sha256(package.content("3.12.10")).hexdigest(),
+        },
+    ),
     "first-contact": Case("snapshot", {"key": "work"}, variables={"wcow_cache_dir": rf"{HERE}\cache"}),
 }
 
@@ -102,6 +130,8 @@ class Field:
         for variables in self.lab.hosts.values():
             variables.update(PATIENCE)
         sample.write_layer(self.lab.controller() / "files" / "base.tar.gz")
+        sample.write_image(self.lab.controller() / "files" / "image.tar", "10.0.20348.1")
+        package.write_package(self.lab.controller() / "files" / "python.zip", "3.12.10")
         code = payload()
         for node in self.lab.nodes:
             cached = self.lab.file(node, f"Program Files/wcow/payload/wcow-{code.digest}.zip")
@@ -120,6 +150,7 @@ class Field:
         for node in nodes:
             directory = self.lab.file(node, f"round-{self.rounds}")
             sample.write_layer(directory / "base.tar.gz")
+            sample.write_image(directory / "image.tar", "10.0.26100.1")
             self.ask(node, *case.given)
         task = {f"wcow.snapshotter.{case.module}": placed(case.options, here)}
         return task, {"wcow_root": rf"{here}\store", **placed(case.variables, here)}

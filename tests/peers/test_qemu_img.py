@@ -110,6 +110,18 @@ def test_a_copied_template_is_the_same_disk(tmp_path):
     run("qemu-img", "compare", "-f", "vhdx", "-F", "vhdx", path, tmp_path / "sandbox.vhdx")
 
 
+@pytest.mark.parametrize("size", [40 * GIB, 200 * GIB, 40 * TIB])
+def test_a_copied_template_can_be_larger(tmp_path, size):
+    path = tmp_path / "blank.vhdx"
+    vhdx.create(path, 20 * GIB)
+    data = [(0, 4096, 0x11), (19 * GIB, MIB, 0x22)]
+    write(path, *data)
+    diskcopy.copy_disk(path, tmp_path / "sandbox.vhdx", size)
+    check(tmp_path / "sandbox.vhdx")
+    assert virtual_size(tmp_path / "sandbox.vhdx") == size
+    verify(tmp_path / "sandbox.vhdx", *data, (size - 4096, 4096, 0))
+
+
 @pytest.mark.parametrize("subformat", ["dynamic", "fixed"])
 @pytest.mark.parametrize(
     ("size", "options"),

@@ -103,6 +103,14 @@ SIZES = st.one_of(
 _DIGESTS = st.sampled_from(
     ["sha256:" + "0" * 64, "sha256:" + "A" * 64, "sha256:../../outside/kept", "md5:0", "", "sha256:0"]
 )
+_IMAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "config": _DIGESTS,
+        "os_version": st.one_of(st.sampled_from(["10.0.20348.1", "10.0.17763", "", "x"]), WILD_TEXT),
+        "diff_ids": st.lists(_DIGESTS, max_size=3),
+    },
+)
 _FILTER_TEXTS = st.sampled_from(
     ["", "kind==active", "name~=^o", "labels.a", 'name~="(a+)+$"', "kind=", "\ud800", "name~=("]
 )
@@ -115,9 +123,17 @@ _ARGUMENTS: Dict[str, st.SearchStrategy[Any]] = {
     "size": SIZES,
     "texts": st.lists(st.one_of(KEYS, _FILTER_TEXTS, st.just("labels.a"), WILD_TEXT), max_size=3),
     "labels": LABEL_MAPS,
+    "image": st.one_of(WILD_TEXT, st.lists(_IMAGES, max_size=3).map(lambda images: {"images": images})),
     "source": st.one_of(WILD_TEXT, st.builds(lambda digest: {"staged": digest}, _DIGESTS)),
 }
 _STATES = st.sampled_from(["active", "view", "committed", "absent", "mounted", "unmounted", "present", ""])
+_SNAPSHOT = OPERATIONS["ensure_snapshot"].arguments
+_ARGUMENTS["snapshots"] = st.lists(
+    st.fixed_dictionaries(
+        {"state": _STATES}, optional={name: _ARGUMENTS[rule] for name, rule in _SNAPSHOT.items() if name != "state"}
+    ),
+    max_size=4,
+)
 
 
 def requests(inside: str) -> st.SearchStrategy[bytes]:
@@ -151,7 +167,7 @@ def requests(inside: str) -> st.SearchStrategy[bytes]:
         "digest": _DIGESTS,
         "target": paths,
         "dest": paths,
-        "src": st.one_of(paths, _ARGUMENTS["source"]),
+        "src": st.one_of(paths, _ARGUMENTS["source"], _ARGUMENTS["image"]),
     }
 
     def operation(name: str) -> st.SearchStrategy[Dict[str, Any]]:

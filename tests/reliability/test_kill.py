@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats impo
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import Usage
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+
+from lab import sample
 
 from . import kit
 
@@ -119,6 +122,8 @@ MOUNT = mounted("mounted", key="active", target="{}/mnt")
 MOUNT_VIEW = mounted("mounted", key="view", target="{}/mnt")
 IMPORT = ("ensure_layer", {"name": "new", "src": "{}/base.tar"})
 
+IMPORT_IMAGE = ("ensure_image", {"src": "{}/image.tar"})
+
 CASES = {
     "prepare with a size": Case(
         ("prepare", {"key": "new", "parent": "layer", "labels": SIZE}),
@@ -159,6 +164,20 @@ CASES = {
         ("remove", {"key": "active"}), snapshot("absent", key="active"), (half_removed(4, 6),)
     ),
     "remove all": Case(snapshot("absent", name="base", recursive=True), steps=True),
+    "a set": Case(
+        (
+            "ensure_set",
+            {
+                "snapshots": [
+                    {"state": "active", "key": "new", "parent": "made", "rootfs_size": 30 * GIB},
+                    {"state": "committed", "name": "made", "key": "active"},
+                ],
+                "prune": True,
+                "prune_filters": ["kind==view"],
+            },
+        ),
+        steps=True,
+    ),
     "update": Case(
         ("update", {"name": "layer", "labels": {"l": "1", "m": ""}}),
         snapshot("committed", name="layer", labels={"l": "1"}, purge_labels=True),
@@ -173,6 +192,10 @@ CASES = {
         steps=True,
     ),
     "import that fails": Case(("ensure_layer", {"name": "new", "src": "{}/layer.tar", "digest": STAGED}), fails=True),
+    "import of an image": Case(IMPORT_IMAGE, steps=True),
+    "remove the layers of an image": Case(
+        ("ensure_image", {"state": "absent", "src": "{}/image.tar"}), given=((IMPORT_IMAGE, b""),), steps=True
+    ),
     "export": Case(("ensure_export", {"name": "layer", "dest": "{}/out.tar.gz"})),
     "mount": Case(MOUNT),
     "mount a view": Case(MOUNT_VIEW),
@@ -208,6 +231,7 @@ def fill(requests: kit.Requests, place: kit.Place) -> None:
     for name, entries in (("base.tar", BASE), ("layer.tar", LAYER)):
         with open(place.path(name), "wb") as file:
             file.write(tar(entries))
+    sample.write_image(pathlib.Path(place.path("image.tar")), "10.0.20348.1")
     for operation in (
         ("ensure_layer", {"name": "base", "src": "{}/base.tar"}),  # 1
         ("prepare", {"key": "k", "parent": "base"}),  # 2

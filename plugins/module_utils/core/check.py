@@ -193,7 +193,7 @@ def check_store(
         snapshotter,
         repair=repair,
         quick=quick,
-        minimum_free=parse_size(minimum_free, "minimum_free") if minimum_free else 0,
+        minimum_free=0 if str(minimum_free).strip() in ("", "0") else parse_size(minimum_free, "minimum_free"),
         at_restart=at_restart,
         only=only,
     )

@@ -96,9 +96,19 @@ def _is_labels(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
 def _is_source(value: Any) -> bool:
     return isinstance(value, str) or (
         isinstance(value, dict) and list(value) == ["staged"] and isinstance(value["staged"], str)
+    )
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, dict) and list(value) == ["images"] and _is_objects(value["images"]) and bool(value["images"])
     )
 
 
@@ -109,7 +119,9 @@ _TYPES: Dict[str, Tuple[_Check, str]] = {
     "size": (_is_size, "a number of bytes or a text such as 40GB"),
     "texts": (_is_texts, "a list of strings"),
     "labels": (_is_labels, "an object of strings"),
+    "snapshots": (_is_objects, "a list of objects, each with arguments of ensure_snapshot"),
     "source": (_is_source, 'a path, or {"staged": digest}'),
+    "image": (_is_image, 'a path, or {"images": [object, ...]}'),
 }
 
 
@@ -177,6 +189,12 @@ def _ensure_snapshot(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
     return ensure.ensure_snapshot(session.snapshotter, **arguments)
 
 
+def _ensure_set(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
+    from . import ensure_set
+
+    return ensure_set.ensure_set(session.snapshotter, **arguments)
+
+
 def _ensure_scratch(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
     from . import ensure
 
@@ -205,6 +223,12 @@ def _ensure_export(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
     from . import ensure
 
     return ensure.ensure_export(session.snapshotter, **arguments)
+
+
+def _ensure_image(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
+    from . import image
+
+    return image.ensure_image(session.snapshotter, **arguments)
 
 
 def _ensure_store(session: _Session, **arguments: Any) -> Tuple[bool, Any]:
@@ -266,6 +290,9 @@ OPERATIONS: Dict[str, Operation] = {
             "recursive": "flag",
         },
     ),
+    "ensure_set": Operation(
+        _ensure_set, {"snapshots": "snapshots!", "on_error": "text", "prune": "flag", "prune_filters": "texts"}
+    ),
     "ensure_scratch": Operation(_ensure_scratch, {"key": "text!", "size": "size!"}),
     "list": Operation(
         _list, {"names": "texts", "filters": "texts", "usage": "flag", "mounts": "flag", "scratch": "flag"}
@@ -275,6 +302,18 @@ OPERATIONS: Dict[str, Operation] = {
     ),
     "ensure_mount": Operation(_ensure_mount, {"state": "text!", "key": "text", "target": "text"}),
     "ensure_export": Operation(_ensure_export, {"name": "text!", "dest": "text!", "force": "flag"}),
+    "ensure_image": Operation(
+        _ensure_image,
+        {
+            "state": "text",
+            "src": "image",
+            "platform": "text",
+            "reference": "text",
+            "os_version": "text",
+            "labels": "labels",
+            "chain_id": "text",
+        },
+    ),
     "ensure_store": Operation(_ensure_store, {"state": "text", "rootfs_size": "size", "force": "flag"}),
     "check": Operation(
         _check,
@@ -383,27 +422,37 @@ def _parse_operation(entry: Any) -> Tuple[str, Dict[str, Any]]:
     name = entry["operation"]
     if name not in OPERATIONS:
         raise InvalidArgument(f'unknown operation "{name}"; known are {", ".join(OPERATIONS)}', operation=name)
+    given = _checked_arguments(name, name, entry.get("arguments", {}))
+    _refuse_surrogates(name, given)
+    return name, given
+
+
+def _checked_arguments(where: str, name: str, given: Any) -> Dict[str, Any]:
+    """The arguments that operation ``name`` is given; ``where`` begins the messages."""
     wanted = OPERATIONS[name].arguments
-    given = entry.get("arguments", {})
     if not isinstance(given, dict):
-        raise InvalidArgument(f"{name}: arguments must be an object")
+        raise InvalidArgument(f"{where}: arguments must be an object")
     for argument in given:
         if argument not in wanted:
             raise InvalidArgument(
-                f'{name} has no argument "{argument}"; it takes {", ".join(wanted)}', argument=argument
+                f'{where} has no argument "{argument}"; it takes {", ".join(wanted)}', argument=argument
             )
     # null is "not given"
-    given = {argument: value for argument, value in given.items() if value is not None}
+    arguments = {argument: value for argument, value in given.items() if value is not None}
     for argument, rule in wanted.items():
-        if argument not in given:
+        if argument not in arguments:
             if rule.endswith("!"):
-                raise InvalidArgument(f'{name} needs the argument "{argument}"', argument=argument)
+                raise InvalidArgument(f'{where} needs the argument "{argument}"', argument=argument)
             continue
         check, text = _TYPES[rule.rstrip("!")]
-        if not check(given[argument]):
-            raise InvalidArgument(f"{name}: {argument} must be {text}", argument=argument)
-    _refuse_surrogates(name, given)
-    return name, given
+        if not check(arguments[argument]):
+            raise InvalidArgument(f"{where}: {argument} must be {text}", argument=argument)
+        if check is _is_objects:
+            arguments[argument] = [
+                _checked_arguments(f"{where}: {argument}[{number}]", "ensure_snapshot", item)
+                for number, item in enumerate(arguments[argument])
+            ]
+    return arguments
 
 
 def _refuse_surrogates(name: str, given: Dict[str, Any]) -> None:

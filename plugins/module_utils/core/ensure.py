@@ -61,24 +61,23 @@ class _Change:
     def did(self, verb: str, name: str) -> None:
         self.actions.append(f"{verb} {name}")
 
-    def _state(self) -> Dict[str, Any]:
+    def _state(self, described: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+        """The snapshots as a diff shows them; one that was just ``described`` is not read again."""
         state = {}
         for name in self._names:
-            try:
-                info, size = self._snapshotter.stat(name), self._snapshotter.scratch(name)
-            except NotFound:
-                continue
-            state[name] = {
-                "kind": info.kind,
-                "parent": info.parent,
-                "labels": info.labels,
-                "rootfs_size": size.virtual_size if size and info.kind != COMMITTED else None,
-            }
+            found = described
+            if found is None or found["name"] != name:
+                try:
+                    found = _describe(self._snapshotter, name)
+                except NotFound:
+                    continue
+            state[name] = {field: found[field] for field in ("kind", "parent", "labels", "rootfs_size")}
         return state
 
     def outcome(self, **result: Any) -> Outcome:
         result["actions"] = self.actions
-        result["diff"] = {"before": self._before, "after": self._state() if self.actions else self._before}
+        after = self._state(result.get("snapshot")) if self.actions else self._before
+        result["diff"] = {"before": self._before, "after": after}
         return Outcome(bool(self.actions), result)
 
 
@@ -92,11 +91,17 @@ def find(snapshotter: Snapshotter, name: str) -> Optional[Info]:
 
 def describe(snapshotter: Snapshotter, name: str) -> Dict[str, Any]:
     """A snapshot as modules return it: its info, the size of its rootfs, its mounts."""
+    described = _describe(snapshotter, name)
+    committed = described["kind"] == COMMITTED
+    described["mounts"] = [] if committed else [mount._asdict() for mount in snapshotter.mounts(name)]
+    return described
+
+
+def _describe(snapshotter: Snapshotter, name: str) -> Dict[str, Any]:
     info = snapshotter.stat(name)
     described: Dict[str, Any] = info._asdict()
     scratch = snapshotter.scratch(name) if info.kind != COMMITTED else None
     described["rootfs_size"] = scratch.virtual_size if scratch else None
-    described["mounts"] = [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(name)]
     return described
 
 
@@ -123,8 +128,7 @@ def ensure_snapshot(
     that do not go together, AlreadyExists where something else has the name,
     FailedPrecondition where children are in the way, and what the operations raise.
     """
-    _check_options(state, key, name, rootfs_size, uvm_scratch, creates, recursive)
-    size = 0 if rootfs_size is None else parse_size(rootfs_size, "rootfs_size")
+    size = check_options(state, key, name, rootfs_size, uvm_scratch, creates, recursive)
     if state == ABSENT:
         return _absent(snapshotter, key or name, recursive)
     if state == COMMITTED:
@@ -134,15 +138,19 @@ def ensure_snapshot(
     )
 
 
-def _check_options(
+def check_options(
     state: str,
-    key: str,
-    name: str,
-    rootfs_size: Union[int, str, None],
-    uvm_scratch: bool,
-    creates: str,
-    recursive: bool,
-) -> None:
+    key: str = "",
+    name: str = "",
+    rootfs_size: Union[int, str, None] = None,
+    uvm_scratch: bool = False,
+    creates: str = "",
+    recursive: bool = False,
+) -> int:
+    """Whether options of ``ensure_snapshot`` go together, whatever the store holds; ``rootfs_size`` in bytes, or 0.
+
+    Raises InvalidArgument.
+    """
     if state not in STATES:
         raise InvalidArgument(f"state {state!r} is none of {', '.join(STATES)}")
     if state in (ACTIVE, VIEW) and (not key or name):
@@ -159,6 +167,7 @@ def _check_options(
     ):
         if given and state != where:
             raise InvalidArgument(f"{option} goes with state={where}, not with state={state}")
+    return 0 if rootfs_size is None else parse_size(rootfs_size, "rootfs_size")
 
 
 def _active_or_view(

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import signal
@@ -147,3 +149,18 @@ def test_a_fault_without_a_lab(directory):
 def test_status_and_down_of_no_lab(directory):
     assert lab(directory, "status").returncode == 3
     assert lab(directory, "down").stdout.startswith("No lab was running")
+
+
+def test_a_package_for_bare_nodes(directory):
+    # Not lab(): the command has no --directory.
+    command = [sys.executable, "-m", "lab", "package", "python.zip", "--version"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    run = functools.partial(
+        subprocess.run, cwd=directory.parent, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    written = run([*command, "3.12.10"])
+    digest = hashlib.sha256((directory.parent / "python.zip").read_bytes()).hexdigest()
+    assert written.stdout == f"python.zip says that it is Python 3.12.10. SHA-256: {digest}\n"
+    refused = run([*command, "new"])
+    assert refused.returncode == 2
+    assert "'new' is not a version such as 3.12.10" in refused.stderr

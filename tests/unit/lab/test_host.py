@@ -82,3 +82,14 @@ def test_the_environment_is_small_and_of_the_node(files):
     assert set(environment) == {
         "PATH", "HOME", "TEMP", "TMP", "TMPDIR", "ProgramFiles", "ProgramData", "COMPUTERNAME", "WCOW_EMULATED_DRIVES",
     }  # fmt: skip
+
+
+def test_a_python_that_a_play_has_installed_stays(tmp_path):
+    files = HostFiles("node1", tmp_path)
+    files.create(with_python=False)
+    installed = files.native(PYTHON)
+    installed.parent.mkdir(parents=True)
+    installed.write_text("#!/bin/sh\n")
+    for with_python in (True, False):
+        files.create(with_python)
+        assert installed.read_text() == "#!/bin/sh\n"

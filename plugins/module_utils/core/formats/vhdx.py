@@ -25,6 +25,9 @@ Section 2.2.2 wants LogGuid set before the log is overwritten; we set it
 after. Its point is that no stale entry counts, and none does while LogGuid is
 zero; the other way round, a crash between the two leaves a log without a
 valid sequence, which section 2.3.3 calls corrupt.
+
+``grow_new`` makes the same changes to a file that nobody has yet, without all
+that: the whole file is flushed once, or thrown away.
 """
 
 from __future__ import annotations
@@ -252,6 +255,9 @@ _METADATA_ITEMS = {
     _PARENT_LOCATOR_GUID: ("Parent Locator", 20),
 }
 
+# Read and compared as one piece, small enough for its memory to be reused.
+_ZEROS = bytes(64 * KIB)
+
 # CRC-32C, bits reversed as usual: bit 31 is the coefficient of x^0.
 _POLYNOMIAL = 0x82F63B78
 _ONE = 0x80000000
@@ -294,10 +300,12 @@ def _power_of_zeros(count: int) -> int:
 def _crc32c(data: bytes) -> int:
     """The CRC-32C of ``data``.
 
-    The structures are mostly a tail of zeros, which costs one product instead
-    of a step a byte. Their lengths are few, so their powers are remembered.
+    The structures are mostly a tail of zeros, which costs one comparison and
+    one product instead of a step a byte. Their lengths are few, so their
+    powers are remembered.
     """
-    body = data.rstrip(b"\0")
+    head = data[:_LOG_SECTOR] if data[_LOG_SECTOR:] == bytes(max(len(data) - _LOG_SECTOR, 0)) else data
+    body = head.rstrip(b"\0")
     table = _crc_table()
     crc = 0xFFFFFFFF
     for byte in body:
@@ -370,7 +378,7 @@ def new_disk_file(path: str, doing: str, needed: int) -> Iterator[BinaryIO]:
     created = False
     try:
         failpoint("disk.create")
-        with open(path, "xb", buffering=0, opener=_private) as file:
+        with open(path, "x+b", buffering=0, opener=_private) as file:
             created = True
             failpoint("disk.write")
             yield file
@@ -863,15 +871,16 @@ def create(
     return info
 
 
-def _write_header(file: BinaryIO, current: _Header, **changes: Any) -> _Header:
-    """Make the other header the current one (2.2.2.1), durably."""
+def _write_header(file: BinaryIO, current: _Header, *, flush: bool = True, **changes: Any) -> _Header:
+    """Make the other header the current one (2.2.2.1), durably unless the caller sees to that."""
     (position,) = (offset for offset in _HEADER_OFFSETS if offset != current.position)
     header = current._replace(position=position, sequence_number=current.sequence_number + 1, **changes)
     failpoint("vhdx.header.write")
     write_at(file, position, _header_bytes(header))
-    failpoint("vhdx.header.flush")
-    os.fsync(file.fileno())
-    failpoint("vhdx.header.flushed")
+    if flush:
+        failpoint("vhdx.header.flush")
+        os.fsync(file.fileno())
+        failpoint("vhdx.header.flushed")
     return header
 
 
@@ -922,13 +931,13 @@ def replay_log(path: StrPath) -> DiskInfo:
 
 
 def _nonzero_pieces(file: BinaryIO, offset: int, length: int) -> Iterator[Tuple[int, bytes]]:
-    """The pieces, at most 1 MiB each, that are not all zero, each with its distance from ``offset``.
+    """The pieces, at most 64 KiB each, that are not all zero, each with its distance from ``offset``.
 
     A BAT of half a gigabyte is nearly all zero, so this is what makes it cheap.
     """
-    for start in range(0, length, _ALIGNMENT):
-        piece = read_at(file, offset + start, min(_ALIGNMENT, length - start))
-        if piece != bytes(len(piece)):
+    for start in range(0, length, len(_ZEROS)):
+        piece = read_at(file, offset + start, min(len(_ZEROS), length - start))
+        if piece != _ZEROS[: len(piece)]:
             yield start, piece
 
 
@@ -1004,6 +1013,68 @@ def _log_entry_bytes(updates: List[_Update], log_guid: bytes, file_size: int) ->
     return _with_checksum((header + descriptors).ljust(descriptor_length, b"\0") + data_sectors)
 
 
+class _Growth(NamedTuple):
+    """What growing a disk changes: its size, the place of its BAT, the length of the file, and (offset, data)."""
+
+    info: DiskInfo
+    bat: _Region
+    file_size: int
+    writes: List[Tuple[int, bytes]]
+
+
+def _growth(file: BinaryIO, disk: _Disk, new_size: int, name: str) -> _Growth:
+    grown = disk.info._replace(virtual_size=new_size, log_pending=False)
+    bat, file_size = _place_bat(file, disk, grown, name)
+    writes = [(disk.virtual_size_position, struct.pack("<Q", new_size))]
+    if bat != disk.bat:
+        table = bytearray(disk.region_table)
+        entry_offset = _REGION_TABLE_HEADER.size + bat.number * _REGION_TABLE_ENTRY.size
+        _REGION_TABLE_ENTRY.pack_into(table, entry_offset, *bat[1:])
+        region_table = _with_checksum(bytes(table))
+        writes += [(position, region_table) for position in _REGION_TABLE_OFFSETS]
+    return _Growth(grown._replace(file_size=file_size), bat, file_size, writes)
+
+
+def _copy_bat(file: BinaryIO, disk: _Disk, bat: _Region) -> None:
+    """Write the entries of the BAT to their new place, if it has one."""
+    if bat.offset != disk.bat.offset:
+        for start, piece in _nonzero_pieces(file, disk.bat.offset, _bat_entries(disk.info) * _BAT_ENTRY_SIZE):
+            failpoint("vhdx.grow.bat")
+            write_at(file, bat.offset + start, piece)
+
+
+def _refuse_fixed(info: DiskInfo, doing: str) -> None:
+    if info.disk_type == FIXED:
+        raise NotImplementedHere(f"{doing}: it is a fixed disk; grow it with Resize-VHD or convert it to a dynamic one")
+
+
+def grow_new(file: BinaryIO, new_size: int, name: str) -> DiskInfo:
+    """As ``grow``, for the open file of a disk that nobody knows yet; OSError is not translated.
+
+    The caller makes it durable, or throws it away, as a whole. So nothing
+    needs the log, an order, or a flush of its own.
+    """
+    disk = _load_stable(file, name)
+    new_size = _checked_size(new_size, disk.info.logical_sector_size)
+    if new_size <= disk.info.virtual_size:
+        return disk.info
+    _refuse_fixed(disk.info, f"cannot grow disk {name}")
+    if disk.info.log_pending:
+        _replay(file, disk)
+        disk = _load_stable(file, name)
+    growth = _growth(file, disk, new_size, name)
+    failpoint("vhdx.grow_new.extend")
+    file.truncate(growth.file_size)
+    _copy_bat(file, disk, growth.bat)
+    for offset, data in growth.writes:
+        failpoint("vhdx.grow_new.write")
+        write_at(file, offset, data)
+    failpoint("vhdx.grow_new.header")
+    _write_header(file, disk.header, flush=False, file_write_guid=_new_guid(), data_write_guid=_new_guid())
+    failpoint("vhdx.grow_new.done")
+    return growth.info
+
+
 def grow(path: StrPath, new_size: int) -> DiskInfo:
     """Make the virtual size at least ``new_size`` bytes, in place; says what the disk is now.
 
@@ -1027,8 +1098,7 @@ def grow(path: StrPath, new_size: int) -> DiskInfo:
     new_size = _checked_size(new_size, info.logical_sector_size)
     if new_size <= info.virtual_size:
         return info
-    if info.disk_type == FIXED:
-        raise NotImplementedHere(f"{doing}: it is a fixed disk; grow it with Resize-VHD or convert it to a dynamic one")
+    _refuse_fixed(info, doing)
     needed = 0
     try:
         with open(path, "r+b", buffering=0) as file:
@@ -1036,33 +1106,19 @@ def grow(path: StrPath, new_size: int) -> DiskInfo:
             if disk.info.log_pending:
                 _replay(file, disk)
                 disk = _load_stable(file, path)
-            grown = disk.info._replace(virtual_size=new_size)
-            bat, file_size = _place_bat(file, disk, grown, path)
-            needed = file_size - disk.info.file_size
-
-            writes = [(disk.virtual_size_position, struct.pack("<Q", new_size))]
-            if bat != disk.bat:
-                table = bytearray(disk.region_table)
-                entry_offset = _REGION_TABLE_HEADER.size + bat.number * _REGION_TABLE_ENTRY.size
-                _REGION_TABLE_ENTRY.pack_into(table, entry_offset, *bat[1:])
-                region_table = _with_checksum(bytes(table))
-                writes += [(position, region_table) for position in _REGION_TABLE_OFFSETS]
-            updates = _sector_updates(file, writes)
+            growth = _growth(file, disk, new_size, path)
+            needed = growth.file_size - disk.info.file_size
+            updates = _sector_updates(file, growth.writes)
             log_guid = _new_guid()
-            log_entry = _log_entry_bytes(updates, log_guid, file_size)
+            log_entry = _log_entry_bytes(updates, log_guid, growth.file_size)
             if len(log_entry) > disk.header.log_length:
                 raise FailedPrecondition(f"{doing}: it has no log to do that safely", path=path)
 
             header = _write_header(file, disk.header, file_write_guid=_new_guid())
             try:
                 failpoint("vhdx.grow.extend")
-                file.truncate(file_size)
-                if bat.offset != disk.bat.offset:
-                    for start, piece in _nonzero_pieces(
-                        file, disk.bat.offset, _bat_entries(disk.info) * _BAT_ENTRY_SIZE
-                    ):
-                        failpoint("vhdx.grow.bat")
-                        write_at(file, bat.offset + start, piece)
+                file.truncate(growth.file_size)
+                _copy_bat(file, disk, growth.bat)
                 failpoint("vhdx.grow.log")
                 write_at(file, header.log_offset, log_entry)
                 failpoint("vhdx.grow.flush")
@@ -1073,11 +1129,11 @@ def grow(path: StrPath, new_size: int) -> DiskInfo:
                 with contextlib.suppress(OSError):
                     file.truncate(disk.info.file_size)
                 raise
-            changes = {"log_guid": log_guid, "log_version": 0, "data_write_guid": _new_guid()}
+            data_guid = _new_guid()
             for _header in _HEADER_OFFSETS:
-                header = _write_header(file, header, **changes)
-            _finish_log(file, header, updates, file_size)
-            return grown._replace(file_size=file_size, log_pending=False)
+                header = _write_header(file, header, log_guid=log_guid, log_version=0, data_write_guid=data_guid)
+            _finish_log(file, header, updates, growth.file_size)
+            return growth.info
     except OSError as error:
         raise file_error(error, doing, path, needed) from error
 

@@ -11,15 +11,17 @@ from typing import BinaryIO, Iterator, Tuple
 
 from ..errors import FailedPrecondition
 from ..failpoint import failpoint
-from ..formats.vhdx import MIB, StrPath, new_disk_file, read_at, write_at
+from ..formats.vhdx import MIB, StrPath, grow_new, new_disk_file, read_at, write_at
 
 # VHDX aligns its structures and blocks to this, so a chunk is seldom half zero.
 _CHUNK = MIB
 _ZEROS = bytes(_CHUNK)
 
 
-def copy_disk(source: StrPath, destination: StrPath) -> int:
-    """Copy a disk file to a new file, exclusively and durably; returns its length in bytes.
+def copy_disk(source: StrPath, destination: StrPath, size: int = 0) -> int:
+    """Copy a disk file to a new file, exclusively and durably; returns the source's length in bytes.
+
+    With ``size`` the virtual size of the copy is at least that many bytes.
 
     Holes of the source stay holes, and runs of zeros become holes, where the
     file system has them. On NTFS the new file is an ordinary one on purpose:
@@ -29,7 +31,8 @@ def copy_disk(source: StrPath, destination: StrPath) -> int:
     Raises FailedPrecondition if the source is missing, is not a file or
     changes meanwhile, AlreadyExists if there is a destination, NotFound
     without its directory, Unavailable on a full volume. Messages name both
-    paths; on any error the destination is removed.
+    paths; on any error the destination is removed. With ``size`` also what
+    ``vhdx.grow`` raises.
     """
     source, destination = os.fspath(source), os.fspath(destination)
     doing = f"cannot copy disk {source} to {destination}"
@@ -42,6 +45,8 @@ def copy_disk(source: StrPath, destination: StrPath) -> int:
                     _copy_extent(origin, copy, start, end)
                 failpoint("copy.length")
                 copy.truncate(length)
+                if size:
+                    grow_new(copy, size, destination)
     except EOFError:
         raise FailedPrecondition(f"{doing}: {source} became shorter meanwhile; try again", path=source) from None
     except OSError as error:

@@ -106,12 +106,8 @@ class EmulatedLayers(LayerStore):
 
         template = self.template_info(parents)
         scratch = os.path.join(directory, SCRATCH)
-        copy_disk(template.path, scratch)
-        try:
-            return self.grow_scratch(directory, size)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        copy_disk(template.path, scratch, size if size > template.virtual_size else 0)
+        return disk_info(scratch, attached=False)
 
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
         from ..formats import vhdx

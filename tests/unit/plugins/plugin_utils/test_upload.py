@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 
@@ -74,6 +75,15 @@ def test_a_file_that_is_there_is_not_sent_again(node, file):
     node.asked.clear()
     _upload.upload(str(file), node.ask)
     assert node.asked == [("stage", None)]
+
+
+def test_a_part_of_a_file(node, file):
+    content = file.read_bytes()[700:2_000_700]
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    with file.open("rb") as opened:
+        _upload.send(opened, 700, len(content), digest, node.ask)
+    assert node.asked == [("stage", None), ("stage", 0), ("stage", 1_000_000)]
+    assert node.received() == content
 
 
 def test_an_empty_file(node, tmp_path):

@@ -120,6 +120,36 @@ def test_a_vhdx_template(tmp_path):
     assert vhdx.read_info(tmp_path / "blank.vhdx").virtual_size == 20 * GIB
 
 
+@pytest.mark.parametrize("size", [21 * GIB, 40 * GIB + 1, 200 * GIB, 64 * 1024 * GIB])
+def test_a_larger_copy_of_a_template_is_as_one_that_has_grown(tmp_path, size):
+    blank, grown, sandbox = (tmp_path / name for name in ("blank.vhdx", "grown.vhdx", "sandbox.vhdx"))
+    vhdx.create(blank, 20 * GIB)
+    before = blank.read_bytes()
+    diskcopy.copy_disk(blank, grown)
+    vhdx.grow(grown, size)
+    diskcopy.copy_disk(blank, sandbox, size)
+    assert vhdx.read_info(sandbox) == vhdx.read_info(grown)
+    assert vhdx.check(sandbox) == []
+    assert blank.read_bytes() == before
+    assert vhdx.grow(sandbox, 64 * 1024 * GIB).virtual_size == 64 * 1024 * GIB
+
+
+def test_a_copy_that_is_large_enough_already(tmp_path):
+    vhdx.create(tmp_path / "blank.vhdx", 20 * GIB)
+    diskcopy.copy_disk(tmp_path / "blank.vhdx", tmp_path / "sandbox.vhdx", GIB)
+    assert (tmp_path / "sandbox.vhdx").read_bytes() == (tmp_path / "blank.vhdx").read_bytes()
+
+
+def test_a_larger_copy_that_cannot_be_made_is_no_copy(tmp_path):
+    vhdx.create(tmp_path / "blank.vhdx", 20 * GIB)
+    sparse_file(tmp_path / "noise", MIB, [(0, b"data")])
+    with pytest.raises(errors.InvalidArgument, match="must be from 1 to 70368744177664 bytes"):
+        diskcopy.copy_disk(tmp_path / "blank.vhdx", tmp_path / "copy", 65 * 1024 * GIB)
+    with pytest.raises(errors.FailedPrecondition, match="copy is not a usable VHDX file"):
+        diskcopy.copy_disk(tmp_path / "noise", tmp_path / "copy", GIB)
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_read_only_source_gives_a_writable_copy(tmp_path):
     source = sparse_file(tmp_path / "source", MIB, [(0, b"data")])
     source.chmod(0o400)

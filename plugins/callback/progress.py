@@ -1,0 +1,332 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far a play is, on the last line of the terminal or as plain lines now and then."""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import os
+import sys
+import time
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, TextIO, Tuple
+
+from ansible import constants
+from ansible.playbook.block import Block
+from ansible.plugins.callback import CallbackBase
+from ansible.utils.color import stringc
+
+DOCUMENTATION = r"""
+name: progress
+type: aggregate
+short_description: Shows how far a play is
+version_added: 0.1.0
+description:
+  - On a terminal, keeps one line at the bottom while the output of C(ansible-playbook) scrolls above it. It has the
+    part of the play that is done, the time left, the current task with the hosts that have ended it, the hosts with a
+    failed task, the unreachable ones, and the rate.
+  - Where there is no terminal, writes the same as plain lines to the standard error output, by default every 10 seconds
+    and once in the end. What goes to the standard output stays as it is.
+  - It works beside every stdout callback. Enable it with C(callbacks_enabled = wcow.snapshotter.progress) in the
+    section C(defaults) of ansible.cfg, or with E(ANSIBLE_CALLBACKS_ENABLED).
+notes:
+  - The part that is done, and so the time left, is about one play. It counts the tasks that stand in the play and in
+    its roles; those of a C(rescue), handlers, and what C(include_tasks) brings count for the rate alone.
+  - A host counts as failed when a task of it fails and C(ignore_errors) is not set, also if a C(rescue) follows.
+  - Colors are those of Ansible. E(NO_COLOR) and E(ANSIBLE_NOCOLOR) turn them off.
+author:
+  - wcow.snapshotter maintainers (!UNKNOWN)
+options:
+  plain:
+    description:
+      - Writes plain lines on a terminal, too, as is best where somebody else keeps what the terminal shows
+        (C(ansible-runner), C(script)).
+      - A terminal is the standard output, or else the standard error output, unless E(TERM) is V(dumb) or not set.
+    type: bool
+    default: false
+    env:
+      - name: WCOW_PROGRESS_PLAIN
+    ini:
+      - section: callback_wcow_progress
+        key: plain
+  interval:
+    description: Seconds between two plain lines, at the least.
+    type: float
+    default: 10
+    env:
+      - name: WCOW_PROGRESS_INTERVAL
+    ini:
+      - section: callback_wcow_progress
+        key: interval
+"""
+
+#: Seconds between two changes of the line on a terminal, at the least.
+REFRESH = 0.1
+
+SAVE_CURSOR, RESTORE_CURSOR = "\x1b7", "\x1b8"
+ERASE_LINE = "\x1b[2K"
+
+#: A piece of the line, and the name of its color or None.
+Piece = Tuple[str, Optional[str]]
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Follows the events of a run. It only reacts: a thread of its own would not survive Ansible's forks."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "wcow.snapshotter.progress"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._begin = time.monotonic()
+        self._results = 0
+        self._failed: Set[str] = set()
+        self._unreachable: Set[str] = set()
+        #: Those of both that get no more tasks.
+        self._lost: Set[str] = set()
+        self._play = _Play("", [], [], self._begin)
+        self._line: Optional[_BottomLine] = None
+        self._next = 0.0
+
+    def set_options(self, *arguments: Any, **options: Any) -> None:
+        super().set_options(*arguments, **options)
+        terminal = None if self.get_option("plain") else _terminal()
+        self._line = _BottomLine(terminal) if terminal else None
+        self._next = time.monotonic() + (0 if terminal else self.get_option("interval"))
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        # With `serial`, this comes again for each batch, each time with a copy of the play.
+        variables = play.get_variable_manager().get_vars(play=play)
+        if play._uuid != self._play.uuid:  # noqa: SLF001
+            hosts = [host for host in variables["ansible_play_hosts_all"] if host not in self._lost]
+            tasks = _tasks(block.filter_tagged_tasks(variables) for block in play.compile())
+            self._play = _Play(play._uuid, hosts, tasks, time.monotonic())  # noqa: SLF001
+        self._play.next_batch(variables["ansible_play_batch"])
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self._play.start(task, self._lost)
+        self._show()
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self.v2_playbook_on_task_start(task, False)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._ended(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._ended(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._ended(result, None if ignore_errors else self._failed)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._ended(result, self._unreachable)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        if self._line:
+            self._line.close()
+            return
+        seconds = time.monotonic() - self._begin
+        pieces = [
+            (f"{self._results} tasks in {_clock(seconds)}", None),
+            *self._troubles(),
+            (_rate(self._results, seconds), None),
+        ]
+        self._plain(pieces)
+
+    def _ended(self, result: Any, trouble: Optional[Set[str]] = None) -> None:
+        """A task has ended on a host. ``trouble``: the set of hosts that this one belongs to from now on."""
+        # Before ansible-core 2.19, results have no public attributes; 2.23 drops the others.
+        host = (getattr(result, "host", None) or result._host).get_name()  # noqa: SLF001
+        task = getattr(result, "task", None) or result._task  # noqa: SLF001
+        self._results += 1
+        self._play.end(task, host)
+        # A host that goes on after a failure has been rescued.
+        self._lost.discard(host)
+        if trouble is not None:
+            trouble.add(host)
+            if trouble is self._failed or not task.ignore_unreachable:
+                self._lost.add(host)
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        if self._line:
+            self._next = now + REFRESH
+            self._line.draw(self._pieces(now))
+        else:
+            self._next = now + self.get_option("interval")
+            self._plain(self._pieces(now))
+
+    def _plain(self, pieces: List[Piece]) -> None:
+        text = " | ".join(stringc(text, color) if color else text for text, color in pieces)
+        self._display.display(f"progress: {text}", stderr=True, screen_only=True)
+
+    def _pieces(self, now: float) -> List[Piece]:
+        """What there is to say, the least important last: that is what a narrow terminal cuts."""
+        play = self._play
+        seconds = now - play.begin
+        done = play.done(self._lost)
+        left = f"{_clock(seconds / done - seconds)} left" if done else "no estimate yet"
+        ended = len(play.ended)
+        return [
+            (f"{done:.0%}, {left}", None),
+            (f"task {play.started} of {len(play.tasks)}: {ended} of {max(play.expected, ended)} hosts", None),
+            *self._troubles(),
+            (_rate(play.results, seconds), None),
+            (play.task, None),
+        ]
+
+    def _troubles(self) -> List[Piece]:
+        return [
+            (f"{len(hosts)} {word}", color if hosts else None)
+            for hosts, word, color in (
+                (self._failed, "failed", constants.COLOR_ERROR),
+                (self._unreachable, "unreachable", constants.COLOR_UNREACHABLE),
+            )
+        ]
+
+
+class _Play:
+    """How far one play is.
+
+    ``hosts``: all of the play, ``batch``: those that run now. ``tasks``: the
+    identifiers of the tasks that are known beforehand.
+    """
+
+    def __init__(self, uuid: str, hosts: List[str], tasks: Iterable[str], begin: float) -> None:
+        self.uuid = uuid
+        self.hosts = hosts
+        self.batch: List[str] = hosts
+        self.tasks = frozenset(tasks)
+        self.begin = begin
+        self.results = 0
+        #: Of the current task: its name, the hosts that have ended it, and how many there will be.
+        self.task = ""
+        self.ended: Set[str] = set()
+        self.expected = 0
+        self.started = 0
+        self._current = ""
+        self._begun: Set[str] = set()
+        #: How many of the known tasks each host has ended.
+        self._over: Dict[str, int] = collections.defaultdict(int)
+
+    def next_batch(self, hosts: List[str]) -> None:
+        self.batch = hosts
+        self._begun.clear()
+
+    def start(self, task: Any, lost: Set[str]) -> None:
+        # The name is for one line, and whoever wrote it may have meant it for more.
+        self.task = "".join(character if character.isprintable() else " " for character in task.get_name())
+        self.ended = set()
+        self.expected = 1 if task.run_once else len([host for host in self.batch if host not in lost])
+        self._current = task._uuid  # noqa: SLF001
+        if self._current in self.tasks:
+            self._begun.add(self._current)
+            self.started = len(self._begun)
+
+    def end(self, task: Any, host: str) -> None:
+        self.results += 1
+        if task._uuid == self._current:  # noqa: SLF001
+            self.ended.add(host)
+        if task._uuid in self.tasks:  # noqa: SLF001
+            for one in self.batch if task.run_once else [host]:
+                self._over[one] += 1
+
+    def done(self, lost: Set[str]) -> float:
+        """Which part of the play is done or will never be, 0 to 1."""
+        tasks = len(self.tasks)
+        whole = tasks * len(self.hosts)
+        over = sum(tasks if host in lost else min(self._over[host], tasks) for host in self.hosts)
+        return over / whole if whole else 0.0
+
+
+class _BottomLine:
+    """The last line of a terminal. The lines above it scroll by themselves, whoever writes there.
+
+    That is a scrolling region (DECSTBM) that ends above the last line, which
+    terminals know since the VT100. Each change is one write, so that nothing
+    of another writer gets into it, and leaves the cursor where it was.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._size = os.terminal_size((0, 0))
+        self._owner = os.getpid()
+        # However Ansible ends; its forks do not count.
+        atexit.register(self.close)
+
+    def draw(self, pieces: List[Piece]) -> None:
+        size = os.get_terminal_size(self._stream.fileno())
+        # A terminal without a size says 0.
+        if size.lines < 3 or size.columns < 1:
+            return
+        text = ""
+        if size != self._size:
+            # The empty line makes room if the cursor is on the last line. Setting the region moves the cursor.
+            text = f"{self._leave()}\n{SAVE_CURSOR}\x1b[1;{size.lines - 1}r{RESTORE_CURSOR}\x1b[1A"
+            self._size = size
+        # One column is left free, and wrapping is off in case that a character is wider than one.
+        text += f"{SAVE_CURSOR}\x1b[{size.lines};1H{ERASE_LINE}\x1b[?7l{fit(pieces, size.columns - 1)}\x1b[?7h"
+        self._write(text + RESTORE_CURSOR)
+
+    def close(self) -> None:
+        """Give the last line back. May be called twice."""
+        if os.getpid() == self._owner:
+            self._write(self._leave())
+            self._size = os.terminal_size((0, 0))
+
+    def _leave(self) -> str:
+        lines = self._size.lines
+        return f"{SAVE_CURSOR}\x1b[{lines};1H{ERASE_LINE}\x1b[r{RESTORE_CURSOR}" if lines else ""
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            pass  # The terminal is gone, and with it who looked.
+
+
+def fit(pieces: List[Piece], columns: int) -> str:
+    """The pieces as one line that is not longer than ``columns`` characters, colors apart."""
+    line, room = "", columns
+    for number, (piece, color) in enumerate(pieces):
+        separator = " | " if number else ""
+        if len(separator + piece) > room:
+            cut = (separator + piece)[: max(room - 1, 0)] + "…"
+            return line + cut[:room]
+        room -= len(separator + piece)
+        line += separator + (stringc(piece, color) if color else piece)
+    return line
+
+
+def _tasks(blocks: Iterable[Any]) -> Iterator[str]:
+    """The identifiers of the tasks that each host gets to if nothing fails."""
+    for entry in blocks:
+        if isinstance(entry, Block):
+            yield from _tasks([*entry.block, *entry.always])
+        elif not entry.implicit and entry.action not in constants._ACTION_META:  # noqa: SLF001
+            yield entry._uuid  # noqa: SLF001
+
+
+def _terminal() -> Optional[TextIO]:
+    """Where to keep the bottom line; None if there is no terminal for it."""
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    return next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _rate(results: int, seconds: float) -> str:
+    return f"{results / seconds if seconds else 0:.1f} tasks/s"
