@@ -108,7 +108,7 @@ class Lab:
 
     def results(self, process):
         """Wait for a playbook; the results of each node's tasks."""
-        self.output = process.communicate(timeout=120)[0]
+        self.output = process.communicate(timeout=600)[0]
         found = re.findall(r"RESULTS (\w+) ([A-Za-z0-9+/=]+)", self.output)
         assert found, self.output
         return {node: json.loads(base64.b64decode(text)) for node, text in found}

@@ -38,7 +38,7 @@ def recap(output):
 
 def play_demo(lab, *options):
     process = lab.ansible_playbook(CHECKOUT / "playbooks" / "demo.yml", *options)
-    output = process.communicate(timeout=180)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     return recap(output), output
 
@@ -79,7 +79,7 @@ def test_the_playbook_of_the_readme(lab):
     sample.write_layer(lab.controller() / "files" / "servercore-ltsc2022.tar.gz")
     for changed in ("2", "0"):
         process = lab.ansible_playbook(playbook)
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output
         counts = recap(output)
         assert {counts[node]["changed"] for node in NODES} == {changed}
@@ -90,7 +90,7 @@ def test_the_acceptance_playbook(lab):
     layer_tar = lab.directory / "base.tar.gz"
     sample.write_layer(layer_tar)
     process = lab.ansible_playbook("wcow.snapshotter.acceptance", "-e", f"acceptance_layer={layer_tar}")
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
     assert output.count("ACCEPTED: node") == 2, output
     for node in NODES:

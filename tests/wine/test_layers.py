@@ -45,7 +45,9 @@ def test_trace(path, winpython, windows):
 
 
 def test_cases(winpython, folder):
-    options = ("--noconftest", "-p", "no:cacheprovider", "-c", "NUL", "--basetemp", folder.windows + r"\t", "-q")
+    # The root keeps pytest from looking at what lies beside the checkout.
+    root = f"--rootdir={kit.windows_path(kit.CHECKOUT)}"
+    options = ("--noconftest", "-p", "no:cacheprovider", "-c", "NUL", root, "--basetemp", folder.windows + r"\t", "-q")
     environment = {"WINEKIT_IOCTL_LOG": str(folder.path / "ioctl.log"), "WINEKIT_DISK_LENGTH": str(1 << 40)}
     done = winpython("-m", "pytest", *options, kit.windows_path(CASES), env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,7 +17,9 @@ HERE = pathlib.Path(__file__).parent
 
 @pytest.mark.parametrize("cases", ["win32_cases.py", "cleanup_cases.py"])
 def test_cases(winpython, folder, cases):
-    options = ("--noconftest", "-p", "no:cacheprovider", "-c", "NUL", "--basetemp", folder.windows + r"\t", "-q")
+    # The root keeps pytest from looking at what lies beside the checkout.
+    root = f"--rootdir={kit.windows_path(kit.CHECKOUT)}"
+    options = ("--noconftest", "-p", "no:cacheprovider", "-c", "NUL", root, "--basetemp", folder.windows + r"\t", "-q")
     # Where the patched Wine notes what would grow a volume, and how large it says the partition is.
     environment = {"WINEKIT_IOCTL_LOG": str(folder.path / "ioctl.log"), "WINEKIT_DISK_LENGTH": str(1 << 40)}
     path = kit.windows_path(HERE / cases)
