@@ -108,7 +108,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self._play.start(task, self._lost)
-        self._show()
+        self._show(new_task=True)
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         self.v2_playbook_on_task_start(task, False)
@@ -152,9 +152,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 self._lost.add(host)
         self._show()
 
-    def _show(self) -> None:
+    def _show(self, new_task: bool = False) -> None:
         now = time.monotonic()
-        if now < self._next:
+        # On a terminal a new task is shown at once: there may be no other event for long.
+        if now < self._next and not (new_task and self._line):
             return
         if self._line:
             self._next = now + REFRESH

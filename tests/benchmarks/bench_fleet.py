@@ -9,7 +9,8 @@ controller share the processors, so what counts for a controller of its own is
 its processor time: a task cannot take less than that, whatever the forks.
 
 ``WCOW_BENCH_SMOKE=1`` measures few nodes. ``WCOW_BENCH_PROFILE=1`` says where
-the controller's processor time goes, by py-spy, which must be on PATH.
+the time of the controller's processes goes, waiting included, by py-spy, which
+must be on PATH and slows the play down.
 """
 
 from __future__ import annotations
@@ -30,19 +31,18 @@ from typing import Counter, Dict, NamedTuple
 SMOKE = os.environ.get("WCOW_BENCH_SMOKE") == "1"
 PROFILE = os.environ.get("WCOW_BENCH_PROFILE") == "1"
 NODES = 4 if SMOKE else 50
-FORKS = (2, 4) if SMOKE else (5, 10, 25, 50)
-SNAPSHOTS = 3 if SMOKE else 10
+FORKS = (4,) if SMOKE else (5, 10, 25, 50)
+SNAPSHOTS = 2 if SMOKE else 10
 GIB = 1024**3
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
+AGENTS = [{"state": "active", "key": f"agent-{number:02}", "parent": "base"} for number in range(SNAPSHOTS)]
 SETUP = [
     {"wcow.snapshotter.store": {}},
-    {
-        "wcow.snapshotter.snapshot_set": {
-            "snapshots": [{"state": "active", "key": f"agent-{number:02}"} for number in range(SNAPSHOTS)]
-        }
-    },
+    {"wcow.snapshotter.snapshot": {"key": "base-key"}},
+    {"wcow.snapshotter.snapshot": {"key": "base-key", "name": "base", "state": "committed"}},
+    {"wcow.snapshotter.snapshot_set": {"snapshots": AGENTS}},
 ]
 
 
@@ -115,36 +115,37 @@ def show(what: str, cost: Cost) -> None:
     )
 
 
-#: What a sample is about: the first of these that is in its stack, from the innermost frame outwards.
-PARTS = (
-    ("payload", r"_payload\.py"),
-    (
-        "talking to the node (pypsrp, pywinrm, HTTP, XML)",
-        r"/(pypsrp|winrm|requests|urllib3|spnego|xmltodict)/|http/client",
-    ),
-    ("looking for plugins, importing", r"plugins/loader\.py|importlib|_collection_finder"),
-    ("templates", r"_templating|jinja2|template/"),
-    ("variables and inventory", r"vars/|inventory/"),
-    ("starting and ending workers", r"multiprocessing|executor/process"),
-    ("output and callbacks", r"plugins/callback|utils/display"),
+#: What the process of a task does, and what the main thread of the main process does: the first that is in the stack.
+IN_WORKERS = (
+    ("building the payload", r"_payload\.py"),
+    ("opening a shell on the node", r"RunspacePool\.open |open_shell "),
+    ("closing it", r"RunspacePool\.close |close_shell |cleanup_command "),
+    ("sending, and waiting for the node's reply", r"/pypsrp/|/winrm/|connection/psrp\.py|connection/winrm\.py"),
+    ("loading plugins", r"plugins/loader\.py"),
+)
+IN_MAIN = (
+    ("building the payload", r"_payload\.py"),
+    ("starting workers", r"_launch \(multiprocessing"),
+    ("waiting for workers and taking in results", r"_wait_on_pending_results|_process_pending_results"),
+    ("loading plugins, importing", r"plugins/loader\.py|importlib"),
+    ("variables and inventory", r"/vars/|/inventory/"),
 )
 
 
 def show_profile(path: pathlib.Path) -> None:
-    """Samples by part, of the main process and of the workers."""
-    parts: Dict[bool, Counter[str]] = {False: collections.Counter(), True: collections.Counter()}
+    """Samples of the stacks by what they are about."""
+    counts: Dict[str, Counter[str]] = {"tasks": collections.Counter(), "main": collections.Counter()}
     for line in path.read_text().splitlines():
-        stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
-        part = next(
-            (name for frame in reversed(frames) for name, pattern in PARTS if re.search(pattern, frame)),
-            "everything else",
-        )
-        parts["executor/process/worker.py" in stack][part] += int(count)
-    total = sum(sum(counter.values()) for counter in parts.values())
-    for in_worker, counter in parts.items():
+        stack, _, samples = line.rpartition(" ")
+        if "results_thread_main" in stack:  # It waits for what the workers send.
+            continue
+        where, parts = ("tasks", IN_WORKERS) if "executor/process/worker.py" in stack else ("main", IN_MAIN)
+        part = next((name for name, pattern in parts if re.search(pattern, stack)), "the rest of Ansible")
+        counts[where][part] += int(samples)
+    for where, counter in counts.items():
+        total = sum(counter.values())
         for part, count in counter.most_common():
-            print(f"  {'workers' if in_worker else 'main process':<14} {part:<50} {count / total:>6.1%}")
+            print(f"  {where:<6} {part:<50} {count / total:>6.1%}")
 
 
 def bench(directory: pathlib.Path, connection: str) -> None:
@@ -159,7 +160,7 @@ def bench(directory: pathlib.Path, connection: str) -> None:
             show(f"{connection}, resize, forks {forks}", cost)
         if PROFILE:
             fleet.play("wcow.snapshotter.audit", FORKS[-1], profile=True)
-            print(f"processor time of the controller, {connection}, audit:")
+            print(f"where the time of an audit goes, {connection}, forks {FORKS[-1]}:")
             show_profile(fleet.profile)
     finally:
         fleet.lab("down", "--purge")

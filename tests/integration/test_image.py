@@ -77,6 +77,7 @@ def test_an_image_of_the_controller(lab, archive):
         assert list(lab.file(node, "ProgramData/wcow/incoming").iterdir()) == []
 
 
+@pytest.mark.long
 def test_only_what_is_missing_is_sent(lab, archive):
     """The image for another Windows has the same base layer, whose blob is not even in the archive any more."""
     lab.play(task(src="image.tar"))
@@ -102,6 +103,7 @@ def test_only_what_is_missing_is_sent(lab, archive):
         assert "is not in the archive" in refused["msg"]
 
 
+@pytest.mark.long
 def test_a_rerun_after_an_interruption(lab, archive):
     """The second layer is damaged on its way; the first one is there, and is not sent again."""
     whole = archive.read_bytes()
@@ -127,6 +129,7 @@ def _blob(descriptor):
     return "blobs/" + descriptor["digest"].replace(":", "/")
 
 
+@pytest.mark.long
 def test_removing(lab, archive):
     gone = task(src="image.tar", state="absent")
     on_top = {"wcow.snapshotter.snapshot": {"key": "work", "parent": "{{ result_0.chain[0].name }}"}}

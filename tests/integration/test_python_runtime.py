@@ -123,6 +123,7 @@ def test_the_life_of_a_runtime(lab):
         assert lab.beside(node) == ["payload"]
 
 
+@pytest.mark.long
 def test_from_a_url(lab, web):
     url, asked = web
     plays = lab.play(
@@ -172,6 +173,7 @@ def test_a_wrong_file_of_the_controller_does_not_travel(lab):
     assert lab.scripts() == before
 
 
+@pytest.mark.long
 def test_what_interruptions_left_is_removed(lab):
     lab.play(lab.task())
     for node in NODES:
@@ -184,6 +186,7 @@ def test_what_interruptions_left_is_removed(lab):
         assert lab.beside(node) == ["python"]
 
 
+@pytest.mark.long
 def test_nodes_that_die_in_the_middle(lab, figures):
     """The package is large enough that its way takes many requests."""
     with zipfile.ZipFile(lab.files / "large.zip", "w") as file:
@@ -207,6 +210,7 @@ WAIT = """import os,time;t=os.environ['TEMP'];open(t+'/started','w').close();\
 [time.sleep(.1) for i in range(600) if not os.path.exists(t+'/go')]"""
 
 
+@pytest.mark.long
 def test_while_it_runs_it_stays(lab):
     lab.play(lab.task())
     code = WAIT.replace("\\\n", "").replace("'", "''")

@@ -135,6 +135,7 @@ def test_the_life_of_a_fleet(lab):
     assert not any(lab.file(node, "ProgramData/wcow").exists() for node in NODES)
 
 
+@pytest.mark.long
 def test_bare_nodes(tmp_path):
     """From nothing to a store, and back to nothing."""
     lab = Lab(tmp_path / "lab", "--without-python")
@@ -150,6 +151,7 @@ def test_bare_nodes(tmp_path):
         lab.lab("down")
 
 
+@pytest.mark.long
 def test_broken_nodes(lab):
     """The exit code says that there is one, its verdict what is wrong, and the others go on."""
     lab.hosts["node2"]["wcow_python"] = r"C:\nowhere\python.exe"
@@ -195,6 +197,7 @@ def window(start, end):
     return "-".join((now + dt.timedelta(minutes=minutes)).strftime("%H:%M") for minutes in (start, end))
 
 
+@pytest.mark.long
 def test_the_window_and_the_levels(lab):
     lab.play(*REMOVED)
     left = [lab.file(node, "ProgramData/wcow/snapshots/rm-1") for node in NODES]

@@ -104,6 +104,7 @@ def test_slices_by_run(lab, tmp_path):
     assert merged(lab, tmp_path, tmp_path / "reports") == WHOLE
 
 
+@pytest.mark.long
 def test_slices_by_transmit_worker_and_process(lab, tmp_path):
     """The worker stands for an execution node: nothing comes back from it but what is in the job's artifacts."""
     for number in range(2):

@@ -92,6 +92,7 @@ def test_a_failure_and_what_became_of_the_others(lab):
         assert "snapshots.size" in unknown["msg"]
 
 
+@pytest.mark.long
 def test_five_hundred_snapshots_in_one_task(lab):
     """One command on the node and at most 3 MB on the wire, both ways together, also with all that can be returned."""
     count = 500
