@@ -103,6 +103,7 @@ lint: venv build ## ruff, mypy --strict, yamllint, ansible-lint, changelog, ansi
 	ansible-lint --offline --strict
 	antsibull-changelog lint
 	ansible-doc --type module $$(cd plugins/modules && printf 'wcow.snapshotter.%s ' $$(ls *.py | sed 's/\.py$$//')) >/dev/null
+	ansible-doc --type callback wcow.snapshotter.progress >/dev/null
 	@echo "lint: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
 unit: venv ## Tests of each piece
@@ -144,6 +145,7 @@ bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_metastore.py
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_wire.py
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_set.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_fleet.py
 
 clean: ## Remove everything that make made
 	rm -rf $(CACHE) .lab build
