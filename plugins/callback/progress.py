@@ -5,18 +5,6 @@
 
 from __future__ import annotations
 
-import atexit
-import collections
-import os
-import sys
-import time
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, TextIO, Tuple
-
-from ansible import constants
-from ansible.playbook.block import Block
-from ansible.plugins.callback import CallbackBase
-from ansible.utils.color import stringc
-
 DOCUMENTATION = r"""
 name: progress
 type: aggregate
@@ -61,10 +49,23 @@ options:
         key: interval
 """
 
+import atexit
+import collections
+import os
+import sys
+import time
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, TextIO, Tuple
+
+from ansible import constants
+from ansible.playbook.block import Block
+from ansible.plugins.callback import CallbackBase
+from ansible.utils.color import stringc
+
 #: Seconds between two changes of the line on a terminal, at the least.
 REFRESH = 0.1
 
-SAVE_CURSOR, RESTORE_CURSOR = "\x1b7", "\x1b8"
+SAVE_CURSOR = "\x1b7"
+RESTORE_CURSOR = "\x1b8"
 ERASE_LINE = "\x1b[2K"
 
 #: A piece of the line, and the name of its color or None.

@@ -393,7 +393,8 @@ class _Inspection:
         return True
 
     def _writable(self) -> Metastore:
-        assert self._metadata is not None  # noqa: S101 - cases that mend exist only after the metadata was read
+        if self._metadata is None:
+            raise FailedPrecondition("database not open")
         return self._metadata
 
     def _reindex(self) -> str:
