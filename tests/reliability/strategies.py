@@ -632,6 +632,8 @@ PLAIN_TARS = st.builds(
 )
 #: One entry below so many directories that their paths, each kept by itself, would take half a gigabyte.
 DEEP_TAR = layertar.header("Files/" + "d/" * 16000 + "x", layertar.FILE) + layertar.END_MARK
+#: A directory that nothing can export again: its name would be read as a deletion.
+BELOW_WHITEOUT_TAR = _entry("UtilityVM/Files/dir/.wh..wh..opq/a", "0", "", {}, b"a", False, 0) + layertar.END_MARK
 LAYER_FILES = st.one_of(
     PLAIN_TARS,
     edited(PLAIN_TARS, 2),

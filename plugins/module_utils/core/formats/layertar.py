@@ -36,6 +36,7 @@ UTILITY_VM = "UtilityVM"
 UTILITY_VM_FILES = "UtilityVM/Files"
 
 WHITEOUT_PREFIX = ".wh."
+_MEANS_DELETION = f"begins with {WHITEOUT_PREFIX!r}, which in a layer tar means a deletion"
 
 #: go-winio backuptar/tar.go.
 FILE_ATTRIBUTES = "MSWINDOWS.fileattr"
@@ -277,6 +278,9 @@ class LayerReader:
             if problem:
                 what = f"{component!r} {problem}" if component else "names must be relative, without empty parts"
                 raise InvalidArgument(f"entry {raw!r} is refused: {what}")
+        for component in components[:-1]:
+            if component.startswith(WHITEOUT_PREFIX):
+                raise InvalidArgument(f"entry {raw!r} is refused: {component!r} {_MEANS_DELETION}")
         root = components[0]
         if root not in (FILES, HIVES, UTILITY_VM):
             raise InvalidArgument(
@@ -453,9 +457,17 @@ def header(
 
     The name of a whiteout is the deleted path, and it gets no other attribute.
     Content follows, then ``padding(size)``.
+
+    Raises:
+        InvalidArgument: a part of the name would be read as a whiteout. A
+            container can make such files; a tar cannot hold them.
+
     """
+    directory, _slash, base = name.rpartition("/")
+    for component in directory.split("/") if kind == WHITEOUT else name.split("/"):
+        if component.startswith(WHITEOUT_PREFIX):
+            raise InvalidArgument(f"{name!r} cannot be written: {component!r} {_MEANS_DELETION}; rename or remove it")
     if kind == WHITEOUT:
-        directory, _slash, base = name.rpartition("/")
         return _blocks(f"{directory}/{WHITEOUT_PREFIX}{base}", "0", 0, 0, 0, "", {})
     seconds, nanoseconds = divmod(mtime_ns, _NANOSECONDS)
     records = dict(pax or {})

@@ -283,6 +283,25 @@ def test_tombstones_that_delete_nothing_sensible(name):
     refused(pack((name, b"")), f"invalid tombstone {name!r}")
 
 
+@pytest.mark.parametrize("name", ["Files/.wh.d/a", "Files/.wh..wh..opq/a", "Files/d/.wh.d/.wh.a", "Files/.wh.d/"])
+def test_nothing_lies_below_a_name_that_means_a_deletion(name):
+    refused(pack((name, "directory" if name.endswith("/") else b"")), repr(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Files/.wh.a", layertar.FILE),
+        ("Files/.wh.a", layertar.DIRECTORY),
+        ("Files/.wh.d/a", layertar.SYMLINK),
+        ("Files/.wh.d/a", layertar.WHITEOUT),
+    ],
+)
+def test_a_name_that_would_be_read_as_a_deletion_is_not_written(name, kind):
+    with pytest.raises(InvalidArgument, match="means a deletion; rename or remove it"):
+        layertar.header(name, kind)
+
+
 def test_an_opaque_whiteout_is_not_special():
     assert read(pack(("Files/.wh..wh..opq", b"")))[0][0].name == "Files/.wh..opq"
 
