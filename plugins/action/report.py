@@ -25,7 +25,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         "dest": {"type": "str", "required": True},
         "hosts": {"type": "list", "elements": "str"},
         "check": {"type": "str", "default": "wcow_check"},
-        "snapshots": {"type": "str", "default": "wcow_snapshots"},
         "merge": {"type": "list", "elements": "str", "default": []},
     }
     returned = ("files", "nodes", "states")
@@ -69,9 +68,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise AnsibleActionFail(f"hosts: {host!r} is not in the inventory")
             # The variables are named and read raw, not passed through templates: those of 500 hosts would take longer
             # than everything else, and what nodes have said must not be templated anyway.
-            registered = variables["hostvars"].raw_get(host)
-            check, listing = (registered.get(options[name]) for name in ("check", "snapshots"))
-            yield _report.node_of(str(host), audited, check, listing)
+            check = variables["hostvars"].raw_get(host).get(options["check"])
+            yield _report.node_of(str(host), audited, check)
 
     def _absolute(self, path: str) -> str:
         """``path`` as the user means it: relative to where ansible-playbook was started."""

@@ -35,14 +35,6 @@ class ActionModule(SnapshotterAction):
         snapshots = [_given(number, item) for number, item in enumerate(options["snapshots"])]
         return self.ask(self.operation, {**given(options), "snapshots": snapshots})
 
-    def _result(self, entry: Dict[str, Any]) -> Dict[str, Any]:
-        result = super()._result(entry)
-        failure = entry["result"]["failure"]
-        if failure:
-            error = {"code": failure["code"], "details": failure["details"]}
-            result.update(failed=True, msg=failure["message"], error=error)
-        return result
-
 
 def _given(number: int, item: Dict[str, Any]) -> Dict[str, Any]:
     try:

@@ -12,10 +12,10 @@ version_added: 0.1.0
 description:
   - Writes one HTML page that needs nothing else (no network, no other file), and the same as JSON and CSV, on the
     controller. It shows each node with its free space, sizes and findings, and its layers as a tree.
-  - It takes what M(wcow.snapshotter.store_check) and M(wcow.snapshotter.snapshot_info) have returned for each host
-    before. The playbook C(wcow.snapshotter.audit) does all of it.
+  - It takes what M(wcow.snapshotter.store_check) with C(inventory) has returned for each host before. The playbook
+    C(wcow.snapshotter.audit) does all of it.
   - Run it once for all hosts, with C(run_once), and with C(delegate_to) set to localhost.
-  - Hosts whose tasks failed or that were unreachable are in the report, too, if the tasks had C(ignore_errors) and
+  - Hosts whose task failed or that were unreachable are in the report, too, if the task had C(ignore_errors) and
     C(ignore_unreachable).
 author:
   - wcow.snapshotter maintainers (!UNKNOWN)
@@ -41,14 +41,9 @@ options:
     elements: str
   check:
     description: The name of the variable in which each host has registered its result of
-      M(wcow.snapshotter.store_check).
+      M(wcow.snapshotter.store_check) with C(inventory).
     type: str
     default: wcow_check
-  snapshots:
-    description: The name of the variable in which each host has registered its result of
-      M(wcow.snapshotter.snapshot_info). With C(usage) and C(scratch), the report has sizes.
-    type: str
-    default: wcow_snapshots
   merge:
     description: Files report.json of other runs, for example of other slices of the inventory. Their nodes are in the
       report, too. Of a node that is in several, the latest audit counts.
@@ -60,22 +55,14 @@ notes:
     user writes.
 seealso:
   - module: wcow.snapshotter.store_check
-  - module: wcow.snapshotter.snapshot_info
 """
 
 EXAMPLES = r"""
 - name: Check the store
   wcow.snapshotter.store_check:
     minimum_free: 1GB
+    inventory: true
   register: wcow_check
-  ignore_errors: true
-  ignore_unreachable: true
-
-- name: List the snapshots
-  wcow.snapshotter.snapshot_info:
-    usage: true
-    scratch: true
-  register: wcow_snapshots
   ignore_errors: true
   ignore_unreachable: true
 

@@ -48,6 +48,11 @@ options:
         be deleted when the node starts next. Only Windows can do that.
     type: bool
     default: false
+  inventory:
+    description: Whether to return all snapshots, too, as the store has them after the check. It spares a round trip for
+      M(wcow.snapshotter.snapshot_info), and is what M(wcow.snapshotter.report) needs.
+    type: bool
+    default: false
 notes:
   - The codes of findings are listed, with what they mean and what to do, in docs/recovery.md of the collection.
 seealso:
@@ -72,6 +77,11 @@ EXAMPLES = r"""
   wcow.snapshotter.store_check:
     repair: true
   register: repaired
+
+- name: Look at a node as a whole in one round trip
+  wcow.snapshotter.store_check:
+    inventory: true
+  register: wcow_check
 
 - name: Say what was found
   ansible.builtin.debug:
@@ -198,6 +208,27 @@ total:
   returned: success
   type: int
   sample: 137438953472
+inventory:
+  description: All snapshots, as M(wcow.snapshotter.snapshot_info) returns them with C(scratch) and, unless
+    O(quick=true), C(usage).
+  returned: success, with O(inventory=true)
+  type: list
+  elements: dict
+  sample:
+    - kind: active
+      name: build-42
+      parent: servercore
+      labels: {"example.com/team": "build"}
+      created: "2026-11-24T08:36:01.123456789Z"
+      updated: "2026-11-24T08:36:01.123456789Z"
+      id: 7
+      usage: {"size": 88080384, "inodes": 12}
+      scratch:
+        path: C:\ProgramData\wcow\snapshots\7\sandbox.vhdx
+        virtual_size: 42949672960
+        file_size: 88080384
+        attached: false
+        volume_size: null
 error:
   description: The failure for programs, C(code) being one of V(not_found), V(already_exists), V(failed_precondition),
     V(invalid_argument), V(unavailable), V(not_implemented) and V(internal).

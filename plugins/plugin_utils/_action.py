@@ -56,7 +56,7 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
     """What the modules of this collection have in common.
 
     A subclass says what it takes, in the terms of ArgumentSpecValidator
-    (``options``, ``required_if``), which ``operation`` of the core answers and
+    (``options``, ``required_if`` and so on), which ``operation`` of the core answers and
     which keys of the operation's result the task returns (``returned``). It
     overrides ``perform`` if one operation is not all. ``options`` repeat the
     module's documentation; a unit test compares them.
@@ -70,6 +70,8 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
     returned: Tuple[str, ...]
     options: Dict[str, Dict[str, Any]]
     required_if: Sequence[Sequence[Any]] = ()
+    required_one_of: Sequence[Sequence[str]] = ()
+    mutually_exclusive: Sequence[Sequence[str]] = ()
 
     def perform(self, options: Dict[str, Any]) -> Dict[str, Any]:
         """Do the task; return the entry of the reply that becomes its result.
@@ -117,31 +119,47 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         the task's own unless given. Raises TaskFailure if the operation fails
         or the node cannot answer, AnsibleConnectionFailure if it is not reached.
         """
+        (entry,) = self.ask_all([(operation, arguments)], attachment, check_mode)
+        return succeeded(entry)
+
+    def ask_all(
+        self,
+        operations: Sequence[Tuple[str, Dict[str, Any]]],
+        attachment: Sequence[str] = (),
+        check_mode: Optional[bool] = None,
+        on_error: str = "stop",
+    ) -> List[Dict[str, Any]]:
+        """As ``ask``, several operations in one round trip: one entry each, in order, failures among them.
+
+        ``on_error``: whether those after a failed one are run (``continue``) or are failures, too (``stop``).
+        """
         request = {
             "protocol": PROTOCOL,
             "root": self._node["root"],
             "layers": self._node["layers"],
-            "operations": [{"operation": operation, "arguments": arguments}],
+            "operations": [{"operation": operation, "arguments": arguments} for operation, arguments in operations],
             "check_mode": self._task.check_mode if check_mode is None else check_mode,
+            "on_error": "" if on_error == "stop" else on_error,
             "environment": self._environment(),
         }
         said = {key: value for key, value in request.items() if value}
         text = json.dumps(said, cls=AnsibleJSONEncoder, vault_to_text=True, separators=(",", ":"))
         reply = self._reach(
-            operation, lambda: call(self._execute, self._node["python"], self._cache_directory(), text, attachment)
+            operations[0][0],
+            lambda: call(self._execute, self._node["python"], self._cache_directory(), text, attachment),
         )
         self._warnings += reply.warnings
-        entry = (reply.body.get("results") or [reply.body])[0]
-        self._warnings += entry.get("warnings") or []
-        error = entry.get("error")
-        if error:
-            details = error.get("details") or {}
-            # What Windows says is what people search for; what it means and what to do comes after it.
-            advice = f". {details['advice']}" if "advice" in details else ""
-            raise TaskFailure(error["code"], error["message"] + advice, details)
-        if "result" not in entry:
-            raise TaskFailure("internal", f"The node's reply to {operation!r} has neither a result nor an error")
-        return dict(entry)
+        if "error" in reply.body:
+            succeeded(reply.body)
+        entries: List[Dict[str, Any]] = reply.body.get("results") or []
+        if len(entries) != len(operations):
+            raise TaskFailure(
+                "internal",
+                f"The node's reply to {operations[0][0]!r} has neither a result nor an error for each operation",
+            )
+        for entry in entries:
+            self._warnings += entry.get("warnings") or []
+        return entries
 
     def _reach(self, operation: str, talk: Callable[[], Answer]) -> Answer:
         """What ``talk``, an exchange with the node, returns. Raises as ``ask`` does."""
@@ -206,9 +224,12 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
             value = variables.get(f"wcow_{name}")
             if arguments.get(name) is None and value is not None:
                 arguments[name] = self._templar.template(value)
-        checked = ArgumentSpecValidator({**NODE_OPTIONS, **self.options}, required_if=self.required_if).validate(
-            arguments
-        )
+        checked = ArgumentSpecValidator(
+            {**NODE_OPTIONS, **self.options},
+            required_if=self.required_if,
+            required_one_of=self.required_one_of,
+            mutually_exclusive=self.mutually_exclusive,
+        ).validate(arguments)
         if checked.error_messages:
             message = f"{self.module}: {checked.errors.msg}"
             if isinstance(checked.errors[0], UnsupportedError):
@@ -226,6 +247,11 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         """The entry of the reply as a task result: only keys of the module's, since Ansible acts on some others."""
         values = entry.get("result") or {}
         result = {"changed": bool(entry.get("changed")), **{key: values[key] for key in self.returned if key in values}}
+        failure = values.get("failure")
+        if failure:
+            # Some of many failed, and the result tells of the others.
+            error = {"code": failure["code"], "details": failure["details"]}
+            result.update(failed=True, msg=failure["message"], error=error)
         if self._task.diff and values.get("diff"):
             result["diff"] = {side: values["diff"].get(side) for side in ("before", "after")}
         return result
@@ -234,6 +260,19 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         return (
             f"{self.module}: the connection failed during {operation!r} on {self._host}. {RERUN} What failed: {failure}"
         )
+
+
+def succeeded(entry: Dict[str, Any]) -> Dict[str, Any]:
+    """An entry of a reply that holds a result. Raises TaskFailure if it is a failure."""
+    error = entry.get("error")
+    if error:
+        details = error.get("details") or {}
+        # What Windows says is what people search for; what it means and what to do comes after it.
+        advice = f". {details['advice']}" if "advice" in details else ""
+        raise TaskFailure(error["code"], error["message"] + advice, details)
+    if "result" not in entry:
+        raise TaskFailure("internal", "The node's reply has neither a result nor an error")
+    return dict(entry)
 
 
 def given(options: Dict[str, Any]) -> Dict[str, Any]:

@@ -63,6 +63,7 @@ CHECK: Dict[str, Any] = {
     "free": int,
     "total": int,
     "findings": [FINDING],
+    "inventory": [SNAPSHOT],
 }
 NODE: Dict[str, Any] = {
     "node": str,
@@ -106,23 +107,24 @@ def now() -> str:
     return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def node_of(name: str, audited: str, check: Any, listing: Any) -> Dict[str, Any]:
+def node_of(name: str, audited: str, check: Any) -> Dict[str, Any]:
     """What the report says of one node.
 
-    ``check`` and ``listing`` are the results of ``store_check`` and
-    ``snapshot_info``, None if the task did not run.
+    ``check`` is the result of ``store_check`` with ``inventory``, None if the
+    task did not run.
     """
-    for result in (check, listing):
-        if not isinstance(result, Mapping):
-            return _without_answer(name, audited, "failed", "The node has returned nothing")
-        if result.get("unreachable") or result.get("failed"):
-            state = "unreachable" if result.get("unreachable") else "failed"
-            return _without_answer(name, audited, state, str(result.get("msg") or "The task says no reason"))
+    if not isinstance(check, Mapping):
+        return _without_answer(name, audited, "failed", "The node has returned nothing")
+    if check.get("unreachable") or check.get("failed"):
+        state = "unreachable" if check.get("unreachable") else "failed"
+        return _without_answer(name, audited, state, str(check.get("msg") or "The task says no reason"))
+    if "inventory" not in check:
+        return _without_answer(name, audited, "failed", "The node was checked without inventory: true")
     try:
         found = taken(check, CHECK, "the check")
-        snapshots = taken(listing.get("snapshots"), [SNAPSHOT], "the list of snapshots")
     except Malformed as error:
         return _without_answer(name, audited, "failed", f"The node's answer cannot be used: {error}")
+    snapshots = found["inventory"]
     state = "unhealthy" if not found["healthy"] else "healthy" if found["exists"] else "no_store"
     return {
         "node": name,

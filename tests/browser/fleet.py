@@ -101,18 +101,19 @@ def snapshots(chance, count):
     return made[:count]
 
 
-def check(found=(), snapshots=0, free=80 * GIB, total=256 * GIB, summary=None):
+def check(found=(), inventory=(), free=80 * GIB, total=256 * GIB, summary=None):
     counts = {level: sum(one["severity"] == level for one in found) for level in ("error", "warning", "notice")}
     problems = counts["error"] + counts["warning"]
     return {
         "exists": True,
         "healthy": not problems,
-        "summary": summary or f"{snapshots} snapshots, {problems or 'no'} problem{'' if problems == 1 else 's'}",
+        "summary": summary or f"{len(inventory)} snapshots, {problems or 'no'} problem{'' if problems == 1 else 's'}",
         "counts": counts,
         "reclaimable": sum(one["reclaimable"] for one in found),
         "free": free,
         "total": total,
         "findings": list(found),
+        "inventory": list(inventory),
     }
 
 
@@ -121,14 +122,14 @@ def node(chance, number, count):
     name = f"winbuild{number:03}"
     if number % 100 == 7:
         message = "wcow.snapshotter.store_check: the connection failed during 'check' on this host. Run it again."
-        return _report.node_of(name, AUDITED, {"unreachable": True, "msg": message}, None)
+        return _report.node_of(name, AUDITED, {"unreachable": True, "msg": message})
     if number % 100 == 11:
         message = 'There is no Python at "C:\\Program Files\\wcow\\python\\python.exe" on the node'
-        return _report.node_of(name, AUDITED, {"failed": True, "msg": message}, {"skipped": True})
+        return _report.node_of(name, AUDITED, {"failed": True, "msg": message})
     if number % 100 == 13:
         empty = {**check(summary="There is no store here"), "exists": False}
-        return _report.node_of(name, AUDITED, empty, {"snapshots": []})
-    listing = snapshots(chance, count)
+        return _report.node_of(name, AUDITED, empty)
+    inventory = snapshots(chance, count)
     found = []
     if chance.random() < 0.06:
         left = chance.randrange(1, 60)
@@ -137,7 +138,7 @@ def node(chance, number, count):
             finding("leftover_removal", "", left, f"{path} waits to be destroyed", chance.randrange(GIB, 9 * GIB))
         )
     if chance.random() < 0.03:
-        lost = chance.choice(listing)
+        lost = chance.choice(inventory)
         found.append(
             finding("damaged_scratch", lost["name"], lost["id"], f'The scratch disk of "{lost["name"]}" is damaged')
         )
@@ -148,7 +149,7 @@ def node(chance, number, count):
         found.append(
             finding("low_free_space", message=f"{free} of {256 * GIB} bytes are free on the volume of the store")
         )
-    return _report.node_of(name, AUDITED, check(found, count, free), {"snapshots": listing})
+    return _report.node_of(name, AUDITED, check(found, inventory, free))
 
 
 def fleet(nodes, count):
@@ -159,11 +160,11 @@ def fleet(nodes, count):
 
 def hostile():
     """The report about one node on which everything has a hostile name."""
-    listing = [snapshot(1, "base")]
+    inventory = [snapshot(1, "base")]
     for number, name in enumerate(HOSTILE, 2):
-        listing.append(snapshot(number, name, "active", "base", {name: name}, disk=40 * GIB))
+        inventory.append(snapshot(number, name, "active", "base", {name: name}, disk=40 * GIB))
     found = [finding("damaged_scratch", name, 2, f'The scratch disk of "{name}" is damaged') for name in HOSTILE]
-    result = check(found, len(listing), summary=HOSTILE[0])
-    nodes = [_report.node_of("plain", AUDITED, check(), {"snapshots": [snapshot(1, "base")]})]
-    nodes += [_report.node_of(name, AUDITED, result, {"snapshots": listing}) for name in HOSTILE]
+    result = check(found, inventory, summary=HOSTILE[0])
+    nodes = [_report.node_of("plain", AUDITED, check(inventory=[snapshot(1, "base")]))]
+    nodes += [_report.node_of(name, AUDITED, result) for name in HOSTILE]
     return _report.report_of(AUDITED, nodes)

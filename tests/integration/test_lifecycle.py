@@ -124,13 +124,66 @@ def test_the_examples_of_the_modules(lab):
         image.parent.mkdir()
         write_layer(image)
     prepare, *others = examples(snapshot)
+    name = "wcow.snapshotter.snapshot"
+    another = {"name": "Have another one", name: {**prepare[name], "key": "build-43"}}
+    preparing = [*examples(layer), prepare, another, *examples(scratch)]
     mounting = [{key: value for key, value in task.items() if key != "when"} for task in examples(mount)]
-    tasks = [*examples(layer), prepare, *examples(scratch), *examples(snapshot_info), *mounting, *others]
+    tasks = [*preparing, *examples(snapshot_info), *mounting, *others]
     for results in lab.play(*tasks).values():
         for task, result in zip(tasks, results):
             assert not result.get("failed"), (task["name"], result.get("msg"))
         changed = [task["name"] for task, result in zip(tasks, results) if result["changed"]]
-        assert changed == [task["name"] for task in (*examples(layer), prepare, *examples(scratch), *mounting, *others)]
+        assert changed == [task["name"] for task in (*preparing, *mounting, *others)]
+
+
+def test_many_disks_in_one_round_trip(lab):
+    size = {"size": "40GB"}
+    keys = [f"work-{number:02}" for number in range(20)]
+    setup = [
+        {"wcow.snapshotter.snapshot": {"key": "k"}},
+        {"wcow.snapshotter.snapshot": {"key": "k", "name": "base", "state": "committed"}},
+        {
+            "wcow.snapshotter.snapshot_set": {
+                "snapshots": [{"key": key, "parent": "base", "rootfs_size": "20GB"} for key in keys]
+            }
+        },
+    ]
+    tasks = [
+        {"wcow.snapshotter.scratch": {**size, "keys": [*keys, "work-00"]}, "check_mode": True, "diff": True},
+        {"wcow.snapshotter.scratch": {**size, "keys": ["gone", *keys, "base"]}},
+        {"wcow.snapshotter.scratch": {**size, "keys": keys}},
+        {"wcow.snapshotter.scratch": {**size, "keys": []}},
+        {"wcow.snapshotter.scratch": {**size, "keys": keys, "key": "work-00"}},
+        {"wcow.snapshotter.scratch": size},
+    ]
+    lab.play(*setup)
+    before = {node: len(requests) for node, requests in lab.requests().items()}
+    found = lab.play(*tasks)
+    after = {node: len(requests) for node, requests in lab.requests().items()}
+    # Three of them reach the node.
+    assert {node: after[node] - before[node] for node in NODES} == dict.fromkeys(NODES, 3 * 7)
+    for results in found.values():
+        planned, some, none, nothing, both, neither = results
+        assert [outcome["key"] for outcome in planned["outcomes"]] == keys
+        assert planned["changed"]
+        assert planned["diff"]["before"]["work-19"]["rootfs_size"] == 20 * GIB
+        assert planned["diff"]["after"]["work-19"]["rootfs_size"] == 40 * GIB
+
+        assert some["failed"]
+        assert some["changed"]
+        assert some["msg"].startswith('2 of 22 disks failed; the first: "gone": "gone": snapshot does not exist')
+        assert some["error"] == {"code": "not_found", "details": {"key": "gone", "failed": 2}}
+        assert [outcome["error"]["code"] for outcome in some["outcomes"] if "error" in outcome] == [
+            "not_found",
+            "failed_precondition",
+        ]
+        assert some["actions"] == [f"grow {key}" for key in keys]
+        assert {outcome["previous_size"] for outcome in some["outcomes"] if outcome["changed"]} == {20 * GIB}
+
+        assert (none["changed"], none["actions"]) == (False, [])
+        assert (nothing["changed"], nothing["outcomes"]) == (False, [])
+        assert "mutually exclusive: key|keys" in both["msg"]
+        assert "one of the following is required: key, keys" in neither["msg"]
 
 
 BAD_INPUT = (

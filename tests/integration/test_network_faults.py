@@ -67,6 +67,7 @@ class Case(NamedTuple):
 BASE = ("ensure_layer", {"name": "base", "src": rf"{HERE}\base.tar.gz"})
 WORK = ("ensure_snapshot", {"state": "active", "key": "work", "parent": "base"})
 IMAGE = ("ensure_image", {"src": rf"{HERE}\image.tar"})
+MORE = ("ensure_snapshot", {"state": "active", "key": "more", "parent": "base"})
 LOOK = ("ensure_snapshot", {"state": "view", "key": "look", "parent": "base"})
 MOUNT = ("ensure_mount", {"state": "mounted", "key": "work", "target": rf"{HERE}\mnt"})
 
@@ -92,6 +93,7 @@ CASES = {
     ),
     "snapshot_info": Case("snapshot_info", {"usage": True, "mounts": True, "scratch": True}, (BASE, WORK)),
     "scratch": Case("scratch", {"key": "work", "size": "40GB"}, (BASE, WORK)),
+    "scratch-many": Case("scratch", {"keys": ["work", "more"], "size": "40GB"}, (BASE, WORK, MORE)),
     "layer-imported": Case("layer", {"name": "base", "src": "base.tar.gz", "labels": {"team": "blue"}}),
     "layer-imported-remote": Case("layer", {"name": "base", "src": rf"{HERE}\base.tar.gz", "remote_src": True}),
     "layer-exported": Case("layer", {"state": "exported", "name": "base", "dest": rf"{HERE}\out.tar.gz"}, (BASE,)),
@@ -103,7 +105,7 @@ CASES = {
     "mount-unmounted": Case("mount", {"state": "unmounted", "target": rf"{HERE}\mnt"}, (BASE, WORK, MOUNT)),
     "store-present": Case("store", {"rootfs_size": "30GB"}),
     "store-absent": Case("store", {"state": "absent", "force": True}, (BASE, WORK)),
-    "store_check": Case("store_check", {"repair": True}, (BASE, WORK)),
+    "store_check": Case("store_check", {"repair": True, "inventory": True}, (BASE, WORK)),
     "python_runtime-present": Case(
         "python_runtime",
         {

@@ -62,9 +62,9 @@ def test_the_examples(lab):
     left = [damage(lab, node) for node in NODES]
     checks = [task for task in yaml.safe_load(store_check.EXAMPLES) if "wcow.snapshotter.store_check" in task]
     names = [task.pop("register", None) for task in checks]
-    assert names == ["check", None, "repaired"]
+    assert names == ["check", None, "repaired", "wcow_check"]
     assert checks[0].pop("failed_when") == "not check.healthy"
-    for look, freed, mended in lab.play(*checks).values():
+    for look, freed, mended, whole in lab.play(*checks).values():
         assert (look["changed"], look["healthy"]) == (False, False)
         codes = [finding["code"] for finding in look["findings"]]
         assert codes == ["foreign_entry", "leftover_removal", "unprotected_root"]
@@ -73,6 +73,9 @@ def test_the_examples(lab):
         assert (mended["changed"], mended["healthy"]) == (True, True)
         assert [finding["code"] for finding in mended["findings"]] == ["foreign_entry", "unprotected_root"]
         assert mended["summary"] == "2 snapshots, no problems, 1 repaired"
+        assert "inventory" not in mended
+        assert len(whole["inventory"]) == 2
+        assert all(snapshot["usage"]["inodes"] for snapshot in whole["inventory"])
     assert not any(path.exists() for path in left)
 
 

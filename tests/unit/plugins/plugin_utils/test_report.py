@@ -33,17 +33,6 @@ FINDING = {
     "repaired": False,
     "action": "",
 }
-CHECK = {
-    "changed": False,
-    "exists": True,
-    "healthy": False,
-    "summary": "2 snapshots, 1 problem",
-    "counts": {"error": 0, "warning": 1, "notice": 0},
-    "reclaimable": GIB,
-    "free": 10 * GIB,
-    "total": 40 * GIB,
-    "findings": [FINDING],
-}
 
 
 def snapshot(name, parent="", number=1, **fields):
@@ -61,11 +50,22 @@ def snapshot(name, parent="", number=1, **fields):
     }
 
 
-LISTING = {"changed": False, "snapshots": [snapshot("base"), snapshot("work", "base", 2)]}
+CHECK = {
+    "changed": False,
+    "exists": True,
+    "healthy": False,
+    "summary": "2 snapshots, 1 problem",
+    "counts": {"error": 0, "warning": 1, "notice": 0},
+    "reclaimable": GIB,
+    "free": 10 * GIB,
+    "total": 40 * GIB,
+    "findings": [FINDING],
+    "inventory": [snapshot("base"), snapshot("work", "base", 2)],
+}
 
 
-def node(name="node1", check=CHECK, listing=LISTING, audited=AUDITED):
-    return _report.node_of(name, audited, check, listing)
+def node(name="node1", check=CHECK, audited=AUDITED):
+    return _report.node_of(name, audited, check)
 
 
 def page_of(*nodes):
@@ -80,10 +80,11 @@ def test_states():
     assert node()["size"] == 200
     assert node(check={**CHECK, "healthy": True})["state"] == "healthy"
     assert node(check={**CHECK, "healthy": True, "exists": False})["state"] == "no_store"
-    gone = node(check={"unreachable": True, "msg": "No route to host", "changed": False}, listing={"skipped": True})
+    gone = node(check={"unreachable": True, "msg": "No route to host", "changed": False})
     assert (gone["state"], gone["message"], gone["free"]) == ("unreachable", "No route to host", None)
     assert node(check={"failed": True, "msg": "No Python"})["state"] == "failed"
-    assert node(listing={"unreachable": True, "msg": "lost"})["state"] == "unreachable"
+    bare = {name: value for name, value in CHECK.items() if name != "inventory"}
+    assert node(check=bare)["message"] == "The node was checked without inventory: true"
     assert node(check=None)["message"] == "The node has returned nothing"
 
 
@@ -98,6 +99,7 @@ def test_states():
         (("findings",), {}),
         (("findings", 0, "message"), 5),
         (("findings", 0), "text"),
+        (("inventory",), None),
     ],
 )
 def test_an_answer_of_another_form_costs_only_its_node(path, value):
@@ -113,9 +115,9 @@ def test_an_answer_of_another_form_costs_only_its_node(path, value):
 
 
 def test_labels_are_texts():
-    odd = node(listing={"snapshots": [snapshot("base", labels={"team": ["blue"]})]})
+    odd = node(check={**CHECK, "inventory": [snapshot("base", labels={"team": ["blue"]})]})
     assert odd["message"] == (
-        "The node's answer cannot be used: the list of snapshots.labels is not what it must be: \"['blue']\""
+        "The node's answer cannot be used: the check.inventory.labels is not what it must be: \"['blue']\""
     )
 
 
@@ -211,7 +213,7 @@ def test_what_is_merged_is_checked(tmp_path, change, said):
 def test_no_formula_gets_into_a_cell(text):
     assert _report.guarded(text) == "'" + text
     table = _report.snapshots_csv(
-        _report.report_of(AUDITED, [node(text, listing={"snapshots": [snapshot(text, labels={text: text})]})])
+        _report.report_of(AUDITED, [node(text, {**CHECK, "inventory": [snapshot(text, labels={text: text})]})])
     )
     row = list(csv.reader(io.StringIO(table, newline="")))[1]
     assert row[:2] == ["'" + text, "'" + text]
@@ -256,10 +258,10 @@ def seen(page):
 )
 def test_text_stays_text(text):
     plain = seen(page_of(node()))
-    listing = {"snapshots": [snapshot(text, "lost " + text, kind=text, created=text, labels={text: text})]}
+    inventory = [snapshot(text, "lost " + text, kind=text, created=text, labels={text: text})]
     finding = {**FINDING, **dict.fromkeys(("code", "severity", "snapshot", "message", "remedy", "action"), text)}
-    check = {**CHECK, "summary": text, "findings": [finding]}
-    page = page_of(node(text, check, listing))
+    check = {**CHECK, "summary": text, "findings": [finding], "inventory": inventory}
+    page = page_of(node(text, check))
     found = seen(page)
     # What folds long texts, isolates letters that run the other way, and marks what cannot be seen.
     assert found.tags <= plain.tags | {"details", "summary", "bdi", "i"}
@@ -267,7 +269,7 @@ def test_text_stays_text(text):
     assert page.count("<noscript") == page.count("</noscript") == 1
     assert page.count("<script") == page.count("</script") == 1
     page.encode("utf-8")
-    _report.snapshots_csv(_report.report_of(AUDITED, [node(text, check, listing)]))
+    _report.snapshots_csv(_report.report_of(AUDITED, [node(text, check)]))
 
 
 @given(st.text(max_size=300))
@@ -335,7 +337,7 @@ def test_a_tree_that_bites_its_tail_ends(parents):
 def test_a_long_chain():
     found = [snapshot(str(number), str(number - 1) if number else "", number) for number in range(5000)]
     assert [depth for _one, depth, _parent in _page.tree(found)] == list(range(5000))
-    assert f'class="d{_page.DEEPEST}"' in page_of(node(listing={"snapshots": found}))
+    assert f'class="d{_page.DEEPEST}"' in page_of(node(check={**CHECK, "inventory": found}))
 
 
 def test_the_page_needs_nothing_from_elsewhere():
