@@ -26,7 +26,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv build demo test test-long account wine test-pythons bench clean $(LANES) $(LONG_LANES)
+.PHONY: help venv build demo test test-long account wine fuzz test-pythons bench clean $(LANES) $(LONG_LANES)
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
@@ -137,6 +137,10 @@ sanity: venv ## ansible-test sanity and units, offline
 
 wine: venv build ## The core on Windows Python in a patched Wine, against stand-ins for the DLLs of Windows (Debian 12)
 	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) --dist worksteal tests/wine
+
+FUZZ := 10
+fuzz: venv ## Look for cases that fail: those that are generated, others than in make test, FUZZ times over
+	for round in $$(seq $(FUZZ)); do WCOW_FUZZ=1 $(PYTEST) -m hypothesis tests/unit tests/reliability || exit 1; done
 
 test-pythons: $(VENV)/bin/python $(CACHE)/dev ## The tests of the core on every other Python that is installed, 3.9 to 3.14
 	tests/run_pythons

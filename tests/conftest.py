@@ -5,7 +5,9 @@
 
 ``WCOW_REQUIRE_ALL=1`` turns every skip into a failure, whatever its reason.
 ``WCOW_REPORT=FILE`` appends the account of this run to a file; ``make test``
-prints that file at its end, figures of all lanes added up.
+prints that file at its end, figures of all lanes added up. Generated cases are
+the same in each run, so that a failure is about the change at hand;
+``WCOW_FUZZ=1`` tries others each time, ``make fuzz`` again and again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ import collections
 import os
 import shutil
 
+import hypothesis
 import pytest
+
+# No time limit for a case: what has one measures it itself, and a busy machine is no fault of the code.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("search", derandomize=False, deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("search" if os.environ.get("WCOW_FUZZ") == "1" else "repeatable")
 
 
 def pytest_configure(config):

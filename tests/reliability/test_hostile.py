@@ -49,10 +49,8 @@ _CLEAR = {"not_found", "already_exists", "failed_precondition", "invalid_argumen
 
 
 def cases(count):
-    """``count`` cases, other ones in each run; what failed is remembered and printed as a blob."""
-    return settings(
-        max_examples=count, deadline=None, derandomize=False, print_blob=True, suppress_health_check=list(HealthCheck)
-    )
+    """``count`` cases, whatever hypothesis thinks of their speed and size."""
+    return settings(max_examples=count, suppress_health_check=list(HealthCheck))
 
 
 # -- the guard ---------------------------------------------------------------

@@ -380,7 +380,7 @@ def test_walk(texts: list[str], expected: set[str]) -> None:
     assert {info.name for info in infos if parsed.matches(filters.snapshot_adaptor(info))} == expected
 
 
-@hypothesis.settings(max_examples=1500, derandomize=True, deadline=None, database=None)
+@hypothesis.settings(max_examples=1500)
 @hypothesis.given(
     strategies.text(strategies.sampled_from('ab0_.,=!~/|"\\ xu1\n\0牛\ufffd\ud800-?'), max_size=24)
     | strategies.text(strategies.characters(), max_size=24)

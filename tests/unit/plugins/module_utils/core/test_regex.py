@@ -295,9 +295,6 @@ def texts(characters: str) -> strategies.SearchStrategy[list[str]]:
 
 PEER_SETTINGS = hypothesis.settings(
     max_examples=1000,
-    derandomize=True,
-    deadline=None,
-    database=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 

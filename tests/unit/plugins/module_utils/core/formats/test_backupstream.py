@@ -143,7 +143,7 @@ def test_streams_that_are_cut_off(cut):
         load(FULL[:cut])
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.integers(0, len(FULL) * 8 - 1), st.integers(0, len(FULL)))
 def test_flipped_bits_and_cuts_give_our_errors(bit, cut):
     data = bytearray(FULL)
@@ -154,7 +154,7 @@ def test_flipped_bits_and_cuts_give_our_errors(bit, cut):
         pass
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_our_errors(data):
     try:
@@ -218,7 +218,7 @@ def test_an_empty_file_has_a_data_stream():
 names = st.text(st.characters(blacklist_characters=':/\\\0*?<>|"', min_codepoint=32), min_size=1, max_size=20)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.one_of(st.just(""), names), st.binary(max_size=100), max_size=5),
     st.binary(max_size=40),

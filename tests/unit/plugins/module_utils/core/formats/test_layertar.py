@@ -599,7 +599,7 @@ _names = st.text(
 ).filter(lambda name: name not in (".", "..") and not name.startswith(".wh."))
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.dictionaries(_names, st.binary(max_size=1500), max_size=6),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
@@ -611,7 +611,7 @@ def test_tarfile_writes_and_we_read(files, tar_format):
     assert [(entry.name, content) for entry, content in found] == entries
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.dictionaries(_names, st.binary(max_size=1500), max_size=6), st.integers(-(10**19), 10**19))
 def test_we_write_and_tarfile_reads(files, time_ns):
     data = b"".join(
@@ -635,7 +635,7 @@ SAMPLE = pack(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 @given(st.data())
 def test_mutated_layers_raise_nothing_but_our_errors(data):
     layer = bytearray(SAMPLE)

@@ -424,7 +424,7 @@ def test_changed_archives(tmp_path: Any, figures: Any) -> None:
     """Any change is refused, or does no harm: what is read has the digests that it must have."""
     cases = 1000
 
-    @settings(max_examples=cases, deadline=None, database=None)
+    @settings(max_examples=cases)
     @given(st.data())
     def change(data: st.DataObject) -> None:
         changed = bytearray(WHOLE)

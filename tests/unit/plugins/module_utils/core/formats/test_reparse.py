@@ -86,7 +86,7 @@ def test_links_that_cannot_be(link):
 SAMPLE = reparse.encode(reparse.Link("C:\\Windows", False))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.integers(0, len(SAMPLE) * 8 - 1), st.integers(0, len(SAMPLE)))
 def test_damage_gives_our_errors(bit, cut):
     data = bytearray(SAMPLE)

@@ -267,7 +267,7 @@ def test_tombstones_that_are_refused(folder, text, said):
     assert len(caught.value.message) < 1000
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.binary(max_size=60))
 def test_any_tombstones_give_our_errors(text):
     folder = MemoryRoot()
