@@ -26,7 +26,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv build demo test test-long account wine fuzz test-pythons bench clean $(LANES) $(LONG_LANES)
+.PHONY: help venv build demo test test-long account wine fuzz test-pythons test-ansibles bench clean $(LANES) $(LONG_LANES)
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
@@ -79,7 +79,7 @@ demo: build ## The life of a snapshot on three lab nodes: once, again (nothing c
 
 test: venv ## Run all lanes and say what ran and what was skipped (WCOW_REQUIRE_ALL=1: a skip is a failure)
 	@$(MAKE) --no-print-directory account NAME="make test" RUN="$(LANES)"
-	@echo "Not run here: make test-long ($(LONG_LANES)), make wine, make test-pythons, make bench"
+	@echo "Not run here: make test-long ($(LONG_LANES)), make wine, make test-pythons, make test-ansibles, make bench"
 
 test-long: venv ## The lanes that take longer: each network fault, each role with molecule, the report in a browser
 	@$(MAKE) --no-print-directory account NAME="make test-long" RUN="$(LONG_LANES)"
@@ -144,6 +144,9 @@ fuzz: venv ## Look for cases that fail: those that are generated, others than in
 
 test-pythons: $(VENV)/bin/python $(CACHE)/dev ## The tests of the core on every other Python that is installed, 3.9 to 3.14
 	tests/run_pythons
+
+test-ansibles: venv ## Plays with the oldest and the newest ansible-core that is supported
+	tests/run_ansibles
 
 bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_metastore.py
