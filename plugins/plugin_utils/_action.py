@@ -39,6 +39,8 @@ NODE_OPTIONS: Dict[str, Dict[str, Any]] = {
 #: The message of ``Connection._winrm_exec`` in ansible-core, lib/ansible/plugins/connection/winrm.py.
 SEND_FAILED = re.compile(r"send_input failed; \nstdout:(.*)\nstderr(.*)", re.DOTALL)
 
+#: What ``Connection._winrm_connect`` there says, as any other error, when the system (macOS) gives a connection up.
+CONNECT_TIMED_OUT = "the connection attempt timed out"
 
 Answer = TypeVar("Answer")
 
@@ -170,8 +172,10 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         except AnsibleConnectionFailure as failure:
             # The class tells Ansible that the host is unreachable.
             raise type(failure)(self._lost(operation, failure)) from None
-        except AnsibleError:
-            raise
+        except AnsibleError as failure:
+            if str(failure) != CONNECT_TIMED_OUT:
+                raise
+            raise AnsibleConnectionFailure(self._lost(operation, failure)) from None
         except Exception as failure:  # noqa: BLE001
             # When an open connection breaks, pypsrp, pywinrm and their HTTP library let their own errors through.
             raise AnsibleConnectionFailure(self._lost(operation, failure)) from None
