@@ -205,8 +205,10 @@ def _sum(nodes: Sequence[Dict[str, Any]], name: str) -> str:
 
 def _kind(code: str, found: Sequence[Tuple[str, Dict[str, Any]]]) -> str:
     first = found[0][1]
+    # What is shown is what is searched for, and half a surrogate pair is shown as an escape.
+    query = html.escape(code.encode("utf-8", "backslashreplace").decode("utf-8"))
     return (
-        f'<tr><th scope="row" data-query="{html.escape(code)}">{folded(code)}<td>{_severity(first["severity"])}'
+        f'<tr><th scope="row" data-query="{query}">{folded(code)}<td>{_severity(first["severity"])}'
         f"<td>{len({node for node, _finding in found}):,}<td>{len(found):,}"
         f"<td>{size(sum(finding['reclaimable'] for _node, finding in found) or None)}<td>{folded(first['remedy'])}\n"
     )

@@ -13,7 +13,7 @@ import json
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _page, _report
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 AUDITED = "2026-11-24T08:36:01Z"
@@ -256,6 +256,7 @@ def seen(page):
         max_size=300,
     )
 )
+@example("\ud800")
 def test_text_stays_text(text):
     plain = seen(page_of(node()))
     inventory = [snapshot(text, "lost " + text, kind=text, created=text, labels={text: text})]
