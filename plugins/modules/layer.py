@@ -40,7 +40,11 @@ options:
         C(files).
     type: str
   remote_src:
-    description: Whether O(src) is a path on the node rather than on the controller.
+    description:
+      - Whether O(src) is a path on the node rather than on the controller, or on a file share, such as
+        V(\\\\files.example.com\\images\\app.tar).
+      - The node opens a share as the user of the connection. WinRM passes no credentials on unless they are delegated
+        (Kerberos with delegation, or CredSSP).
     type: bool
     default: false
   parent:

@@ -214,11 +214,23 @@ pruned:
       actions: ["remove job-0"]
       snapshot: null
 kept:
-  description: Names that match O(prune_filters) and are not listed, but stay because a snapshot that stays needs them.
+  description: What matches O(prune_filters) and is not listed, but stays because something that stays needs it.
   returned: if the list was carried out
   type: list
-  elements: str
-  sample: ["servercore"]
+  elements: dict
+  contains:
+    name:
+      description: The name of the snapshot.
+      type: str
+      returned: always
+      sample: servercore
+    needed_by:
+      description: Who needs it, its children that stay and the listed snapshots that name it, in order of their names.
+      type: list
+      elements: str
+      returned: always
+      sample: ["job-1"]
+  sample: [{"name": "servercore", "needed_by": ["job-1"]}]
 actions:
   description: All that was done, or would be in check mode, in order. Empty if nothing was to do.
   returned: if the list was carried out

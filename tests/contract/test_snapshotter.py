@@ -5,7 +5,8 @@
 
 Of the original's checks, Chown, DirectoryPermissionOnCommit and RootPermission
 concern POSIX owners and modes; containerd leaves them out for its Windows
-snapshotter. Here they show what the emulated store does with modes.
+snapshotter. Here they show what the emulated store does with modes. The last
+test is our own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.ensure import ensure_export
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -436,3 +438,16 @@ def test_128_layers_mount(work: Work) -> None:
         parent = work.layer(parent, f"layer-{number}", *changes)
     assert work.tree(parent) == read_tree(flat)
     assert len(work.tree("layer-63")) == 66
+
+
+def test_a_name_that_means_a_deletion_in_a_tar(work: Work, tmp_path: Any) -> None:
+    """A container may use such a name. The layer keeps it; a tar would delete another file, so there is none."""
+    parent = ""
+    for name in ("base", "layer"):
+        parent = work.layer(parent, name, write(f"{name}/.wh.x", name))
+        assert work.tree(name)[f"{name}/.wh.x"] == name.encode()
+        dest = os.path.join(str(tmp_path), "layer.tar")
+        with pytest.raises(InvalidArgument, match=r"'\.wh\.x' .* means a deletion; rename or remove it") as caught:
+            ensure_export(work.snapshotter, name, dest)
+        assert caught.value.message.startswith(f'cannot export "{name}" to {dest}: ')
+        assert sorted(os.listdir(tmp_path)) == ["root", "work"]

@@ -183,6 +183,28 @@ def test_which_windows_and_what_is_no_image(lab, archive):
         assert not lab.file(node, "ProgramData/wcow").exists()
 
 
+def test_an_image_and_a_layer_on_a_share(lab, archive, tmp_path):
+    """The share is a directory that is no node's."""
+    share = tmp_path / "images"
+    sample.write_image(share / "image.tar", SERVER_2022)
+    sample.write_layer(share / "layer.tar.gz")
+    for node in NODES:
+        server = lab.directory / node / "UNC" / "files.example.com"
+        server.mkdir(parents=True)
+        (server / "images").symlink_to(share)
+    layer_task = {"name": "os", "src": r"\\?\UNC\FILES.example.com\Images\layer.tar.gz", "remote_src": True}
+    tasks = [
+        task(src=r"\\files.example.com\images\image.tar", remote_src=True),
+        {"wcow.snapshotter.layer": layer_task},
+        task(src=r"\\files.example.com\docs\image.tar", remote_src=True),
+    ]
+    for node, (chain, layer, unreachable) in lab.play(*tasks).items():
+        assert [result.get("failed", False) for result in (chain, layer, unreachable)] == [False, False, True], node
+        assert layer["layer"]["digest"] == chain["chain"][0]["diff_id"]
+        assert r"cannot read \\files.example.com\docs\image.tar on the node" in unreachable["msg"]
+        assert "WinRM passes no credentials on" in unreachable["msg"]
+
+
 def test_the_examples(lab, archive):
     """One archive on the controller, and one of several images on the node."""
     archive.rename(archive.with_name("nanoserver-ltsc2022.tar"))

@@ -102,7 +102,6 @@ BLOCKS = {
 PLACES = {
     "/srv/images/": "HOME/images/",
     "acceptance_layer=/images/": "acceptance_layer=HOME/images/",
-    r"\\files\images": r"C:\share",
     # A test machine may have less.
     "minimum_free=50GB": "minimum_free=1MB",
     "minimum_free=20GB": "minimum_free=1MB",
@@ -553,7 +552,7 @@ def test_the_examples_of_the_roles(lab, tmp_path, package_server):
     digest = hashlib.sha256(gzip.decompress((images / "tools.tar.gz").read_bytes())).hexdigest()
     session.replace["44c26163a1a2da5ec7ee6bc1b5ac8c1dfa1d8e2e5ab10d9ddfb87be0bcd0a8b3"] = digest
     for node in lab.nodes:
-        sample.write_image(lab.file(node, "share/nanoserver.tar"), SERVER_2022, "10.0.26100.1742")
+        sample.write_image(lab.directory / node / "UNC/files/images/nanoserver.tar", SERVER_2022, "10.0.26100.1742")
     order = ("python_runtime", "store", "base_layers", "rootfs_size", "maintenance", "decommission")
     assert sorted(order) == ROLES
     examples = [block for role in order for block in of_language(f"roles/{role}/README.md", "yaml")]

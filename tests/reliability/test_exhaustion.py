@@ -354,6 +354,8 @@ def exhaust(top, kept, name, leave, first, most):
         filetree.remove(os.path.join(top, "filler"))
         if not result["ok"]:
             check_failure(result, top)
+            if name == "export":
+                assert re.search(f"out.tar|{snapshotter.METADATA_FILE}", result["error"]["message"]), result
             after_failure(result, name, top, before, known)
             again = run(name, top)
             assert again["ok"], again["error"]["message"]

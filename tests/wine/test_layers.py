@@ -18,6 +18,8 @@ import re
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils._payload import payload
 
+from lab import sample
+
 from . import kit
 
 HERE = pathlib.Path(__file__).parent
@@ -78,3 +80,18 @@ def test_from_the_payload(winpython, folder):
     assert [result["ok"] for result in results] == [True] * 3, results
     assert [result["warnings"] for result in results] == [[]] * 3
     assert list((folder.path / "root" / "snapshots").iterdir()) == []
+
+
+def test_an_image_on_a_share(winpython, windows, folder):
+    """Wine looks for shares in a directory of its own."""
+    share = windows.prefix / "dosdevices" / "unc" / "files" / "images"
+    sample.write_image(share / "image.tar", "10.0.20348.1")
+    paths = [r"\\files\images\image.tar", r"\\?\UNC\FILES\images\image.tar", r"\\files\docs\image.tar"]
+    arguments = [{"src": path, "os_version": "10.0.20348"} for path in paths]
+    operations = [{"operation": "ensure_image", "arguments": each} for each in arguments]
+    request = {"protocol": 1, "root": folder.windows + r"\root", "layers": "windows", "operations": operations}
+    done = winpython("-m", "core", input=json.dumps(request), env={"WCSTUB_CONTENTS": "1"}, timeout=100)
+    first, again, unreachable = json.loads(done.stdout)["results"]
+    assert [result.get("changed") for result in (first, again, unreachable)] == [True, False, None], done.stdout
+    assert unreachable["error"]["code"] == "not_found"
+    assert unreachable["error"]["message"].startswith(rf"cannot read {paths[2]} on the node: ")

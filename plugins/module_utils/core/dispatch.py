@@ -14,7 +14,7 @@ import json
 import os
 from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from .errors import FailedPrecondition, Internal, InvalidArgument, SnapshotterError, os_error
+from .errors import FailedPrecondition, InvalidArgument, SnapshotterError, translate
 from .snapshotter import Snapshotter
 
 PROTOCOL = 1
@@ -512,22 +512,8 @@ def _run(session: _Session, name: str, arguments: Dict[str, Any]) -> Dict[str, A
     try:
         changed, result = OPERATIONS[name].run(session, **arguments)
         return {"ok": True, "changed": changed, "result": result, "warnings": session.take_warnings()}
-    except SnapshotterError as error:
-        return _failure(session, name, error)
-    except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else session.root
-        return _failure(session, name, os_error(error, f"{name}: {where}"))
-    except RecursionError:
-        return _failure(session, name, InvalidArgument("a path has more directories than can be made or followed here"))
-    except MemoryError:
-        return _failure(session, name, Internal("the host ran out of memory"))
     except Exception as error:  # noqa: BLE001 - a mistake of ours, too, must come out as a reply
-        import sys
-        import traceback
-
-        # For whoever debugs; the reply has the sentence.
-        traceback.print_exc(file=sys.stderr)
-        return _failure(session, name, Internal(f"{type(error).__name__}: {error}"))
+        return _failure(session, name, translate(error, name, session.root))
 
 
 def _failure(session: _Session, name: str, error: SnapshotterError) -> Dict[str, Any]:

@@ -41,6 +41,9 @@ STATES = (ACTIVE, VIEW, COMMITTED, ABSENT)
 MOUNTED = "mounted"
 UNMOUNTED = "unmounted"
 
+# How a network path begins.
+_SHARE = "\\\\"
+
 
 class Outcome(NamedTuple):
     """Whether anything changed, and the operation's result."""
@@ -103,6 +106,31 @@ def _describe(snapshotter: Snapshotter, name: str) -> Dict[str, Any]:
     scratch = snapshotter.scratch(name) if info.kind != COMMITTED else None
     described["rootfs_size"] = scratch.virtual_size if scratch else None
     return described
+
+
+def find_source(snapshotter: Snapshotter, src: str) -> str:
+    """The native path of what a task reads on the node or on a share. Raises InvalidArgument, and as ``unreadable``."""
+    path = snapshotter.layers.native_source(src)
+    presented = snapshotter.layers.presented(path)
+    if presented.startswith(_SHARE):
+        # Later it would only be said that nothing is there.
+        try:
+            os.stat(path)
+        except OSError as error:
+            raise unreadable(presented, error) from error
+    return path
+
+
+def unreadable(path: str, error: OSError) -> SnapshotterError:
+    """Why a path, as replies spell it, cannot be read on the node."""
+    what = f"cannot read {path} on the node"
+    if not path.startswith(_SHARE):
+        return os_error(error, what)
+    return (NotFound if isinstance(error, FileNotFoundError) else FailedPrecondition)(
+        f"{what}: {error.strerror}; the node opens a share as the user of the connection, and WinRM passes no "
+        "credentials on unless they are delegated (Kerberos with delegation, or CredSSP): check the name, and whether "
+        "that user may read there, or bring the file to the node"
+    )
 
 
 # -- snapshot ----------------------------------------------------------------
@@ -419,9 +447,9 @@ def ensure_layer(
 ) -> Outcome:
     """The committed snapshot ``name`` exists; if not, it is imported from an OCI layer tar.
 
-    ``src`` is a path on the node, or ``{"staged": digest}`` for a file that
-    ``stage`` received, which is deleted after the import. The tar may be
-    gzipped. ``digest`` (``sha256:...`` of the plain tar, the diff id) is
+    ``src`` is a path on the node or a share, or ``{"staged": digest}`` for a
+    file that ``stage`` received, which is deleted after the import. The tar
+    may be gzipped. ``digest`` (``sha256:...`` of the plain tar, the diff id) is
     verified before the commit. Raises AlreadyExists where the name is
     something else, InvalidArgument for a bad archive, NotFound for no file.
     """
@@ -444,14 +472,10 @@ def ensure_layer(
                 with open(path, "rb") as stream:
                     return _unpack(snapshotter, stream, directory, parents, digest)
             except OSError as error:
-                raise FailedPrecondition(
-                    f"cannot read {snapshotter.layers.presented(path)}: {error.strerror}"
-                ) from error
+                raise unreadable(snapshotter.layers.presented(path), error) from error
 
         try:
-            path = (
-                "" if rehearsing and staged else staging.path(staged) if staged else snapshotter.layers.native(str(src))
-            )
+            path = ("" if rehearsing else staging.path(staged)) if staged else find_source(snapshotter, str(src))
             if path and not os.path.isfile(path):
                 raise NotFound(f"src {src} does not exist on the node, or is not a file", src=src)
             imported = snapshotter.import_layer(name, parent, labels or {}, unpack)
@@ -520,12 +544,12 @@ def _export(snapshotter: Snapshotter, name: str, path: str, dest: str) -> Dict[s
         if lock is None:
             raise Unavailable(f"another process writes {dest}; run the task again when that has ended", dest=dest)
         with lock:
-            return _write_export(snapshotter, name, path, draft)
+            return _write_export(snapshotter, name, path, draft, dest)
     except OSError as error:
         raise os_error(error, f"cannot write {dest} on the node") from error
 
 
-def _write_export(snapshotter: Snapshotter, name: str, path: str, draft: str) -> Dict[str, Any]:
+def _write_export(snapshotter: Snapshotter, name: str, path: str, draft: str, dest: str) -> Dict[str, Any]:
     if os.path.lexists(draft):
         os.unlink(draft)
         failpoint("export.cleared")
@@ -534,7 +558,10 @@ def _write_export(snapshotter: Snapshotter, name: str, path: str, draft: str) ->
         with open(draft, "xb") as file:
             failpoint("export.write")
             plain = _Digesting(file, compress=path.endswith(".gz"))
-            snapshotter.export_layer(name, cast(BinaryIO, plain))
+            try:
+                snapshotter.export_layer(name, cast(BinaryIO, plain))
+            except SnapshotterError as error:
+                raise error.prefixed(f'cannot export "{name}" to {dest}') from error
             plain.finish()
             failpoint("export.flush")
             os.fsync(file.fileno())
@@ -570,7 +597,11 @@ class _Digesting(io.RawIOBase):
     def write(self, data: Any) -> int:
         self.size += len(data)
         self._hash.update(data)
-        self._file.write(self._gzip.compress(data) if self._gzip else data)
+        try:
+            self._file.write(self._gzip.compress(data) if self._gzip else data)
+        except OSError as error:
+            # Only here it is known to be about this file, and not about one of the layer that is read.
+            raise os_error(error, "cannot write the file") from error
         return len(data)
 
     def finish(self) -> None:

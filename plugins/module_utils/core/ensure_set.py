@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 from . import labels as label_rules
 from .ensure import ABSENT, Outcome, check_options, ensure_snapshot
-from .errors import InvalidArgument, SnapshotterError, os_error
+from .errors import InvalidArgument, SnapshotterError, translate
 from .metastore import check_key
 from .model import ACTIVE, COMMITTED, VIEW
 from .snapshotter import Snapshotter
@@ -65,9 +65,10 @@ def ensure_set(
     more, ``continue`` all that does not depend on what failed.
 
     The result has ``outcomes`` in the order of the list, ``pruned`` in that of
-    removal, ``kept`` (names that match and are needed), ``actions``, ``diff``
-    and ``failure`` (code, message and details; None if all went well). An
-    outcome has ``name``, ``changed``, ``actions`` and ``snapshot`` (without
+    removal, ``kept`` (what matches and is needed: ``name``, and ``needed_by``,
+    the names of its children that stay and of the items that name it),
+    ``actions``, ``diff`` and ``failure`` (code, message and details; None if
+    all went well). An outcome has ``name``, ``changed``, ``actions`` and ``snapshot`` (without
     its mounts, which grow with the chain of parents), or ``error``, or
     ``skipped`` (the reason); and ``warnings`` if there are any.
 
@@ -87,7 +88,7 @@ def ensure_set(
     parents = {info.name: info.parent for info in snapshotter.walk()}
     _refuse_removal_of_needed(items, listed, parents)
     doomed: List[str] = []
-    kept: List[str] = []
+    kept: List[Dict[str, Any]] = []
     if prune:
         matching = [info.name for info in snapshotter.walk(*(prune_filters or ()))]
         doomed, kept = _select(matching, items, parents)
@@ -185,23 +186,33 @@ def _refuse_removal_of_needed(items: Sequence[_Item], listed: Mapping[str, _Item
                     )
 
 
-def _select(matching: Sequence[str], items: Sequence[_Item], parents: Mapping[str, str]) -> Tuple[List[str], List[str]]:
-    """Of the names that match the filters, those to prune, and those that are not listed but needed."""
+def _select(
+    matching: Sequence[str], items: Sequence[_Item], parents: Mapping[str, str]
+) -> Tuple[List[str], List[Dict[str, Any]]]:
+    """Of the names that match the filters, those to prune, and those that are not listed but needed, with by whom."""
     candidates = set(matching).difference(item.name for item in items)
     going = candidates | {item.name for item in items if item.state == ABSENT}
     trees = {item.name for item in items if item.options.get("recursive")}
     if trees:
         going.update(name for name in parents if not trees.isdisjoint(_lineage(name, parents)))
-    staying = [name for name in parents if name not in going]
-    needed: Set[str] = set()
-    for name in (*staying, *(need for item in items for need in item.needs)):
-        for above in _lineage(name, parents):
-            if above in needed:
+    needs = [(name, parent) for name, parent in parents.items() if name not in going]
+    needs += [(item.name, name) for item in items for name in item.needs]
+    needed_by: Dict[str, Set[str]] = {}
+    for first, need in needs:
+        user = first
+        for name in _lineage(need, parents):
+            known = name in needed_by
+            needed_by.setdefault(name, set()).add(user)
+            if known:
                 break
-            needed.add(above)
+            user = name
     return (
-        [name for name in matching if name in candidates and name not in needed],
-        [name for name in matching if name in candidates and name in needed],
+        [name for name in matching if name in candidates and name not in needed_by],
+        [
+            {"name": name, "needed_by": sorted(needed_by[name])}
+            for name in matching
+            if name in candidates and name in needed_by
+        ],
     )
 
 
@@ -260,11 +271,8 @@ class _Run:
         warned = len(self._snapshotter.warnings)
         try:
             changed, result = ensure_snapshot(self._snapshotter, **item.options)
-        except SnapshotterError as error:
-            self._fail(item, error)
-        except OSError as error:
-            where = error.filename if isinstance(error.filename, str) else self._snapshotter.root
-            self._fail(item, os_error(error, f"{item.name}: {where}"))
+        except Exception as error:  # noqa: BLE001 - not even a mistake of ours may hide what came of the others
+            self._fail(item, translate(error, item.name, self._snapshotter.root))
         else:
             if result["snapshot"] is not None:
                 del result["snapshot"]["mounts"]
@@ -291,7 +299,7 @@ class _Run:
             self._touched.add(name)
         self._after.update(after)
 
-    def outcome(self, items: Sequence[_Item], pruned: Sequence[_Item], kept: List[str]) -> Outcome:
+    def outcome(self, items: Sequence[_Item], pruned: Sequence[_Item], kept: List[Dict[str, Any]]) -> Outcome:
         # Many items may have one thing to say; each has it in its own outcome.
         self._snapshotter.warnings = list(dict.fromkeys(self._snapshotter.warnings))
         return Outcome(

@@ -96,3 +96,24 @@ def os_error(error: OSError, what: str, **details: Any) -> SnapshotterError:
     if error.errno == errno.EIO:
         return Internal(f"{reason}; check the disk that it lies on", **details)
     return FailedPrecondition(reason, **details)
+
+
+def translate(error: Exception, what: str, root: str) -> SnapshotterError:
+    """Whatever made an operation fail, as an error of the core; ``what`` begins the sentence of one that is none yet.
+
+    An error that nobody foresaw is a mistake of ours: its traceback goes to
+    standard error, for whoever debugs; the reply has the sentence.
+    """
+    if isinstance(error, SnapshotterError):
+        return error
+    if isinstance(error, OSError):
+        return os_error(error, f"{what}: {error.filename if isinstance(error.filename, str) else root}")
+    if isinstance(error, RecursionError):
+        return InvalidArgument("a path has more directories than can be made or followed here")
+    if isinstance(error, MemoryError):
+        return Internal("the host ran out of memory")
+    import sys
+    import traceback
+
+    traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+    return Internal(f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ import sys
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Union
 
 from . import labels as label_rules
-from .ensure import ABSENT, Outcome, ensure_snapshot, find
+from .ensure import ABSENT, Outcome, ensure_snapshot, find, find_source, unreadable
 from .errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -97,12 +97,13 @@ def _images(
 ) -> List[Image]:
     if not isinstance(src, str):
         return [_image_in_request(image) for image in src["images"]] if src else []
+    path = find_source(snapshotter, src)
     try:
-        return ociimage.read_images(snapshotter.layers.native(src), platform, reference)
+        return ociimage.read_images(path, platform, reference)
     except SnapshotterError as error:
         raise error.prefixed(src) from None
     except OSError as error:
-        raise os_error(error, f"cannot read {src} on the node") from error
+        raise unreadable(snapshotter.layers.presented(path), error) from error
 
 
 def _image_in_request(image: Mapping[str, Any]) -> Image:

@@ -466,7 +466,7 @@ def header(
     directory, _slash, base = name.rpartition("/")
     for component in directory.split("/") if kind == WHITEOUT else name.split("/"):
         if component.startswith(WHITEOUT_PREFIX):
-            raise InvalidArgument(f"{name!r} cannot be written: {component!r} {_MEANS_DELETION}; rename or remove it")
+            raise InvalidArgument(f"{name!r}: {component!r} {_MEANS_DELETION}; rename or remove it")
     if kind == WHITEOUT:
         return _blocks(f"{directory}/{WHITEOUT_PREFIX}{base}", "0", 0, 0, 0, "", {})
     seconds, nanoseconds = divmod(mtime_ns, _NANOSECONDS)

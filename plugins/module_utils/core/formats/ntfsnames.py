@@ -1,11 +1,14 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File names as NTFS knows them: which there can be, which are the same, and where links lead."""
+"""File names as NTFS knows them: which there can be, which are the same, where links and network paths lead."""
 
 from __future__ import annotations
 
 import re
+from typing import List
+
+from ..errors import InvalidArgument
 
 #: The longest file name and the longest path, in UTF-16 code units (MS-FSCC 2.1.5).
 COMPONENT_UNITS = 255
@@ -15,6 +18,10 @@ PATH_UNITS = 32767
 # the colon separates the name of a stream, the slashes those of directories.
 # Trailing dots and device names such as CON are only Win32's taboo: layers may hold them.
 _ILLEGAL = re.compile(r'[\x00-\x1f"*/:<>?\\|]')
+
+_SEPARATORS = re.compile(r"[\\/]+")
+# Not what begins with a question mark or a dot: that is the name of a device.
+_NETWORK = re.compile(r"[\\/]{2}(?![?.][\\/])|\\\\\?\\UNC\\", re.IGNORECASE)
 
 
 def fold(name: str) -> str:
@@ -42,6 +49,39 @@ def fault(name: str) -> str:
     if units > COMPONENT_UNITS:
         return f"is longer than {COMPONENT_UNITS} UTF-16 units"
     return ""
+
+
+def components_of(path: str, text: str) -> List[str]:
+    """The names in ``text``, a part of ``path``; ``.`` and ``..`` are resolved by the text alone, as Windows does.
+
+    ``..`` stops at the beginning. Raises InvalidArgument for a name that cannot be.
+    """
+    components: List[str] = []
+    for component in _SEPARATORS.split(text):
+        if component == "..":
+            del components[-1:]
+        elif component not in ("", "."):
+            problem = fault(component)
+            if problem:
+                raise InvalidArgument(f"path {path!r}: {component!r} {problem}: choose another name")
+            components.append(component)
+    return components
+
+
+def share_components(path: str) -> List[str]:
+    r"""Server, share and the names below it of the network path ``\\server\share\a\b``; nothing for any other path.
+
+    ``\\?\UNC\server\share`` means the same. Raises InvalidArgument as
+    ``components_of``, and for a path that names no share.
+    """
+    prefix = _NETWORK.match(path)
+    if prefix is None:
+        return []
+    server, share, rest = [*_SEPARATORS.split(path[prefix.end() :], maxsplit=2), "", ""][:3]
+    place = components_of(path, f"{server}/{share}")
+    if len(place) < 2:
+        raise InvalidArgument(rf"path {path!r} names no share: it must begin as \\server\share does")
+    return place + components_of(path, rest)
 
 
 def link_fault(depth: int, link: str) -> str:

@@ -108,6 +108,10 @@ class LayerStore(abc.ABC):
         """
         return path
 
+    def native_source(self, path: str) -> str:
+        r"""As ``native``, of what a task only reads: that may be on a file share, ``\\server\share\image.tar``."""
+        return self.native(path)
+
     def presented(self, path: str) -> str:
         """The inverse of ``native``: how replies spell a native path."""
         return path
@@ -150,7 +154,7 @@ class LayerStore(abc.ABC):
         """Make an existing empty layer directory a base in the making: an empty ``Files``."""
 
     @abc.abstractmethod
-    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
+    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> None:
         """Copy the base layer's ``blank.vhdx`` to ``sandbox.vhdx``; grow it to ``size``.
 
         ``size`` 0 keeps the template's size; a size below the template's

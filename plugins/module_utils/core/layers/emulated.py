@@ -87,6 +87,9 @@ class EmulatedLayers(LayerStore):
     def native(self, path: str) -> str:
         return drives.to_native(path)
 
+    def native_source(self, path: str) -> str:
+        return drives.to_native(path, shares=True)
+
     def presented(self, path: str) -> str:
         return drives.to_presented(path)
 
@@ -101,13 +104,11 @@ class EmulatedLayers(LayerStore):
             failpoint("base.made")
             sync_directory(directory)
 
-    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
+    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> None:
         from .diskcopy import copy_disk
 
         template = self.template_info(parents)
-        scratch = os.path.join(directory, SCRATCH)
-        copy_disk(template.path, scratch, size if size > template.virtual_size else 0)
-        return disk_info(scratch, attached=False)
+        copy_disk(template.path, os.path.join(directory, SCRATCH), size if size > template.virtual_size else 0)
 
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
         from ..formats import vhdx

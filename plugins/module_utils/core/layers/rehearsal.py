@@ -28,6 +28,9 @@ class Rehearsal(LayerStore):
     def native(self, path: str) -> str:
         return self._store.native(path)
 
+    def native_source(self, path: str) -> str:
+        return self._store.native_source(path)
+
     def presented(self, path: str) -> str:
         return self._store.presented(path)
 
@@ -43,15 +46,13 @@ class Rehearsal(LayerStore):
     def create_base(self, directory: str) -> None:
         pass
 
-    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
+    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> None:
         if parents and not os.path.isdir(parents[-1]):
             # The base is itself only planned: its template is not known yet.
             template = ScratchInfo(os.path.join(directory, "sandbox.vhdx"), 0, 0, False, None)
         else:
             template = self._store.template_info(parents)
-        made = template._replace(virtual_size=max(size, template.virtual_size))
-        self._scratch[directory] = made
-        return made
+        self._scratch[directory] = template._replace(virtual_size=max(size, template.virtual_size))
 
     def create_uvm_scratch(self, directory: str, parents: Sequence[str]) -> None:
         pass

@@ -22,14 +22,13 @@ need none.
 from __future__ import annotations
 
 import contextlib
-import ntpath
 import os
 import re
 from typing import BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotImplementedHere, SnapshotterError
 from ..failpoint import failpoint
-from ..formats.ntfsnames import fault
+from ..formats.ntfsnames import components_of, share_components
 from .base import FILES, SCRATCH, ImportResult, LayerStore, ScratchInfo, Survey, disk_info, is_directory
 
 RECORD = "attachment.json"
@@ -61,12 +60,11 @@ class WindowsLayers(LayerStore):
         plain = path.removeprefix(_VERBATIM)
         if "\0" in path or not _ABSOLUTE.match(plain):
             raise InvalidArgument(f"path {path!r} must start with a drive letter, such as C:\\data")
-        native = ntpath.normpath(plain)
-        for component in native[3:].split("\\"):
-            problem = fault(component) if component else ""
-            if problem:
-                raise InvalidArgument(f"path {path!r}: {component!r} {problem}: choose another name")
-        return native
+        return f"{plain[:2]}\\" + "\\".join(components_of(path, plain[3:]))
+
+    def native_source(self, path: str) -> str:
+        share = share_components(path)
+        return "\\\\" + "\\".join(share) if share else self.native(path)
 
     def missing(self) -> List[str]:
         """See the base class. offreg.dll is asked for only when a base layer is made."""
@@ -93,11 +91,11 @@ class WindowsLayers(LayerStore):
         with _told("cannot make a base layer in", directory):
             os.mkdir(os.path.join(directory, FILES))
 
-    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> ScratchInfo:
+    def create_scratch(self, directory: str, parents: Sequence[str], size: int) -> None:
         """See the base class.
 
-        A template that only Windows can read is copied all the same, and its
-        sizes are given as 0: whether it is sound shows when it is attached.
+        A template that only Windows can read is copied all the same: whether
+        it is sound shows when it is attached.
         """
         from .diskcopy import copy_disk
 
@@ -112,10 +110,6 @@ class WindowsLayers(LayerStore):
             with contextlib.suppress(OSError):
                 os.unlink(scratch)
             raise
-        try:
-            return disk_info(scratch, attached=False)
-        except (FailedPrecondition, NotImplementedHere):
-            return ScratchInfo(scratch, 0, os.path.getsize(scratch), attached=False, volume_size=None)
 
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
         """See the base class. The disk must not be attached; an interrupted growth is finished by the next one."""

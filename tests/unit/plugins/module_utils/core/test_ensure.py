@@ -537,6 +537,18 @@ def test_exports_that_are_refused(task: Task, tmp_path: Any) -> None:
     task.fails(FailedPrecondition, "is a directory on the node", ensure_export, "base", str(tmp_path), force=True)
 
 
+def test_an_export_of_a_damaged_layer_says_where_it_was_to_go(store: Snapshotter, archive: str, tmp_path: Any) -> None:
+    ensure_layer(store, "layer", archive, parent="base")
+    directory = store.directories.directory(store.stat("layer").id)
+    with open(os.path.join(directory, "tombstones.txt"), "wb") as file:
+        file.write(b"damaged")
+    dest = str(tmp_path / "x.tar")
+    said = f'^cannot export "layer" to {re.escape(dest)}: invalid tombstones file'
+    with pytest.raises(FailedPrecondition, match=said):
+        ensure_export(store, "layer", dest)
+    assert sorted(os.listdir(tmp_path)) == ["layer.tar.gz", "root"]
+
+
 # -- mount -------------------------------------------------------------------
 
 

@@ -285,12 +285,33 @@ def test_a_parent_stays_whose_child_cannot_be_removed(store: Snapshotter, tmp_pa
     assert names(store) == ["base", "layer", "mounted"]
 
 
+def test_a_mistake_of_ours_is_that_of_one_item(store: Snapshotter, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(EmulatedLayers):
+        def create_scratch(self, directory: str, parents: Any, size: int) -> None:
+            if size == 30 * GIB:
+                raise KeyError("nobody foresaw this")
+            super().create_scratch(directory, parents, size)
+
+    broken = Snapshotter(store.root, Broken())
+    snapshots = [active("a", rootfs_size="30GB", creates="c"), committed("c", "a"), active("d")]
+    done = ensure_set(broken, snapshots, on_error="continue")
+    stopped = ensure_set(broken, snapshots)
+    broken.close()
+    failed, waiting, made = done.result["outcomes"]
+    assert failed["error"] == {"code": "internal", "message": "KeyError: 'nobody foresaw this'", "details": {}}
+    assert (waiting["skipped"], made["changed"]) == ('not run, because "a" failed', True)
+    assert done.result["failure"]["code"] == "internal"
+    assert stopped.result["outcomes"][2]["skipped"] == 'not run, because "a" failed'
+    assert names(store) == ["base", "d"]
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_an_error_of_the_operating_system_is_that_of_one_item(store: Snapshotter) -> None:
     class Denied(EmulatedLayers):
-        def create_scratch(self, directory: str, parents: Any, size: int) -> Any:
+        def create_scratch(self, directory: str, parents: Any, size: int) -> None:
             if size == 30 * GIB:
                 raise PermissionError(13, "Permission denied", directory)
-            return super().create_scratch(directory, parents, size)
+            super().create_scratch(directory, parents, size)
 
     denied = Snapshotter(store.root, Denied())
     done = ensure_set(denied, [active("a", rootfs_size="30GB"), active("b")], on_error="continue")
@@ -343,7 +364,11 @@ def test_parents_of_what_stays_are_kept(store: Snapshotter) -> None:
     done = apply(
         store, [active("work", "later"), committed("elsewhere", "w"), active("w", creates="elsewhere")], **BLUE
     )
-    assert done.result["kept"] == ["above", "later", "used"]
+    assert done.result["kept"] == [
+        {"name": "above", "needed_by": ["red"]},
+        {"name": "later", "needed_by": ["work"]},
+        {"name": "used", "needed_by": ["above"]},
+    ]
     assert [entry["name"] for entry in done.result["pruned"]] == ["gone", "old"]
     assert names(store) == ["above", "base", "elsewhere", "later", "red", "used", "work"]
 
@@ -369,7 +394,7 @@ def test_the_result_of_a_listed_snapshot_is_not_pruned(store: Snapshotter) -> No
     store.prepare("w", "base")
     store.commit("result", "w", {"team": "blue"})
     done = apply(store, [active("w", creates="result")], **BLUE)
-    assert (done.changed, done.result["kept"]) == (False, ["result"])
+    assert (done.changed, done.result["kept"]) == (False, [{"name": "result", "needed_by": ["w"]}])
 
 
 def test_everything_goes_only_on_purpose(store: Snapshotter) -> None:

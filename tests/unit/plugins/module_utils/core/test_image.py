@@ -12,15 +12,18 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import image as image_module
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.ensure import ensure_layer
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     NotImplementedHere,
     Unavailable,
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.ociimage import chain_ids
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.image import ensure_image
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import drives
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.rehearsal import Rehearsal
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
@@ -117,6 +120,49 @@ def test_a_chain_of_snapshots(store: Snapshotter, open_store: Callable[..., Snap
     assert again.result["actions"] == []
     assert not any(link["imported"] for link in again.result["chain"])
     store.prepare("work", CHAIN[-1])
+
+
+@pytest.fixture
+def share(tmp_path: Any, host: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    r"""The directory that is the share ``\\files\images``."""
+    monkeypatch.setenv(drives.VARIABLE, str(tmp_path / "drives"))
+    (tmp_path / "drives" / "UNC" / "files").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "drives" / "UNC" / "files" / "images").symlink_to(tmp_path / "elsewhere")
+    return tmp_path / "elsewhere"
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("src", [r"\\files\images\i.tar", r"\\?\UNC\Files\Images\i.tar", r"\\files\images\layout"])
+def test_an_image_on_a_share(store: Snapshotter, open_store: Callable[..., Snapshotter], share: Any, src: str) -> None:
+    archive = Archive()
+    archive.index(archive.image())
+    archive.write(share / "i.tar")
+    archive.write_directory(share / "layout")
+    planned = ensure_image(open_store(rehearse=True), src=src)
+    assert planned == ensure_image(store, src=src)
+    assert names(store) == sorted(CHAIN)
+    assert not ensure_image(store, src=src).changed
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("src", [r"\\files\images\none.tar", r"\\files\docs\i.tar", r"\\elsewhere\images\i.tar"])
+def test_a_share_that_cannot_be_reached(store: Snapshotter, share: Any, src: str) -> None:
+    for function in (lambda: ensure_image(store, src=src), lambda: ensure_layer(store, "x", src)):
+        with pytest.raises(NotFound) as caught:
+            function()
+        assert caught.value.message.startswith(f"cannot read {src} on the node: No such file or directory; ")
+        assert "WinRM passes no credentials on" in caught.value.message
+
+
+@pytest.mark.posix
+def test_a_share_that_may_not_be_read(store: Snapshotter, share: Any) -> None:
+    (share / "loop.tar").symlink_to("loop.tar")
+    for src in (r"\\files\images\loop.tar", r"\\files\images\loop.tar\x"):
+        with pytest.raises(FailedPrecondition, match="WinRM passes no credentials on"):
+            ensure_image(store, src=src)
+    with pytest.raises(InvalidArgument, match="names no share"):
+        ensure_image(store, src=r"\\files")
 
 
 def test_labels_of_an_image_that_is_there(store: Snapshotter, src: str) -> None:

@@ -223,7 +223,7 @@ def with_checksums(data):
     return bytes(data)
 
 
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=1200)
 @given(
     st.lists(st.integers(0, len(FULL.rstrip(b"\0")) * 8 - 1), min_size=1, max_size=4),
     st.one_of(st.just(len(FULL)), st.integers(0, len(FULL))),
@@ -305,6 +305,9 @@ def test_a_file_whose_only_stream_is_an_alternate_one():
         (LayerFile("Files/a:b", "file"), "which NTFS does not allow"),
         (LayerFile("Files/" + "a" * 300, "file"), "longer than 255"),
         (LayerFile("Files/..", "whiteout"), "is not the name of a file"),
+        (LayerFile("Files/.wh.x", "file"), "means a deletion; rename or remove it"),
+        (LayerFile("Files/.wh.x", "directory"), "means a deletion; rename or remove it"),
+        (LayerFile("Files/.wh.x/y", "whiteout"), "means a deletion; rename or remove it"),
         (with_streams(LayerFile("Files/a", "file"), ("", b""), ("x:y", b"")), "which NTFS does not allow"),
         (
             LayerFile("Files/a", "file", reparse=struct.pack("<IHH", 0x80000018, 0, 0)),
@@ -354,7 +357,7 @@ def records(draw):
     return LayerFile(name, "file", draw(st.integers(0, 15)), **common), (("", draw(st.binary())), *streams.items())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(records(), max_size=4, unique_by=lambda record: record[0].name))
 def test_what_was_written_is_read(some):
     data = write(*(with_streams(file, *streams) for file, streams in some))

@@ -92,9 +92,19 @@ def test_posix_paths_are_native(top, monkeypatch):
         drives.to_native("C:\\a")
 
 
-@pytest.mark.parametrize("path", ["C:\\", "C:\\a\\b c", "Z:\\x"])
+@pytest.mark.posix
+def test_a_share_has_a_directory_of_its_own(top):
+    os.makedirs(os.path.join(top, "UNC", "files", "Images"))
+    for path in ("\\\\files\\images\\x.tar", "\\\\?\\UNC\\FILES\\Images\\x.tar"):
+        assert drives.to_native(path, shares=True) == os.path.join(top, "UNC/files/Images/x.tar")
+    assert drives.to_native("C:\\a", shares=True) == os.path.join(top, "C/a")
+    with pytest.raises(InvalidArgument, match="not absolute"):
+        drives.to_native("a", shares=True)
+
+
+@pytest.mark.parametrize("path", ["C:\\", "C:\\a\\b c", "Z:\\x", "\\\\files\\images\\x"])
 def test_presented_is_the_inverse(top, path):
-    assert drives.to_presented(drives.to_native(path)) == path
+    assert drives.to_presented(drives.to_native(path, shares=True)) == path
 
 
 def test_other_paths_are_presented_as_they_are(top, monkeypatch):

@@ -271,9 +271,7 @@ def test_import_wants_an_empty_directory(chain, base):
     assert tree(base) == before
 
 
-@settings(
-    derandomize=True, deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mutated_layers_stay_in_their_directory(chain, data):
     sample = tar(
@@ -382,7 +380,8 @@ def test_scratch_sizes(chain, base):
     assert (info.path, info.virtual_size, info.attached) == (os.path.join(path, "sandbox.vhdx"), 40 * GIB, False)
     assert info.file_size == os.path.getsize(info.path)
     other = chain.new(3)
-    assert chain.layers.create_scratch(other, [path, base], GIB).virtual_size == TEMPLATE_SIZE
+    chain.layers.create_scratch(other, [path, base], GIB)
+    assert chain.layers.scratch_info(other).virtual_size == TEMPLATE_SIZE
     with pytest.raises(AlreadyExists):
         chain.layers.create_scratch(other, [base], 0)
     assert chain.layers.scratch_info(other)
@@ -1087,5 +1086,5 @@ def test_dying_in_the_conversion_of_a_base_layer(chain):
     chain.layers.create_base(path)
     for _ in each_death(chain, lambda: chain.layers.convert(path, [])):
         chain.layers.convert(path, [])
-        assert chain.layers.create_scratch(chain.new(2), [path], 0).virtual_size == TEMPLATE_SIZE
+        assert chain.layers.template_info([path]).virtual_size == TEMPLATE_SIZE
         assert len(os.listdir(os.path.join(path, "Hives"))) == 5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import ntpath
 import os
 
 import pytest
@@ -18,6 +19,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import windows, windows_destroy
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.base import disk_info
 
 GIB = 1024**3
 
@@ -94,17 +96,40 @@ def test_a_nul_is_refused(layers):
         layers.native("C:\\a\0b")
 
 
+@pytest.mark.parametrize(
+    ("path", "native"),
+    [
+        ("c:/images/x.tar", "c:\\images\\x.tar"),
+        ("\\\\files\\images\\x.tar", "\\\\files\\images\\x.tar"),
+        ("//files/images/./x.tar", "\\\\files\\images\\x.tar"),
+        ("\\\\?\\UNC\\files\\images\\a\\..\\..\\x.tar", "\\\\files\\images\\x.tar"),
+        ("\\\\files\\images", "\\\\files\\images"),
+    ],
+)
+def test_what_a_task_reads_may_be_on_a_share(layers, path, native):
+    assert layers.native_source(path) == native
+    assert ntpath.isabs(native)
+
+
+@pytest.mark.parametrize("path", ["\\\\.\\PhysicalDrive0", "\\\\?\\Volume{1}\\x", "\\\\files", "images\\x.tar"])
+def test_what_a_task_cannot_read(layers, path):
+    with pytest.raises(InvalidArgument):
+        layers.native_source(path)
+
+
 def test_scratch_is_a_copy_of_the_template(layers, base, directory):
-    made = layers.create_scratch(directory, ["other", base], 0)
-    assert made == (os.path.join(directory, "sandbox.vhdx"), 20 * GIB, os.path.getsize(made.path), False, None)
-    assert layers.template_info([base])._replace(path=made.path) == made
+    layers.create_scratch(directory, ["other", base], 0)
+    scratch = os.path.join(directory, "sandbox.vhdx")
+    assert disk_info(scratch, attached=False) == (scratch, 20 * GIB, os.path.getsize(scratch), False, None)
+    with open(scratch, "rb") as copy, open(layers.template_info([base]).path, "rb") as template:
+        assert copy.read() == template.read()
 
 
 def test_a_template_that_only_windows_reads_is_copied(layers, base, directory):
     with open(os.path.join(base, "blank.vhdx"), "wb") as file:
         file.write(b"a disk from the future")
-    made = layers.create_scratch(directory, [base], 0)
-    assert (made.virtual_size, made.file_size) == (0, 22)
+    layers.create_scratch(directory, [base], 0)
+    assert os.path.getsize(os.path.join(directory, "sandbox.vhdx")) == 22
     with pytest.raises(FailedPrecondition):
         layers.template_info([base])
 
