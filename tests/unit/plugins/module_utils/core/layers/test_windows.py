@@ -108,7 +108,8 @@ def test_a_nul_is_refused(layers):
 )
 def test_what_a_task_reads_may_be_on_a_share(layers, path, native):
     assert layers.native_source(path) == native
-    assert ntpath.isabs(native)
+    # A share as such, without the separator, is absolute to some versions only.
+    assert ntpath.isabs(native + "\\")
 
 
 @pytest.mark.parametrize("path", ["\\\\.\\PhysicalDrive0", "\\\\?\\Volume{1}\\x", "\\\\files", "images\\x.tar"])
