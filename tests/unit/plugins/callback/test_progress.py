@@ -247,7 +247,10 @@ def test_another_size_and_an_interruption(tmp_path):
     slow = {"name": "Take long", "ansible.builtin.raw": f"touch {tmp_path}/begun; sleep 20"}
     play = {"hosts": HOSTS[:1], "gather_facts": False, "tasks": [*tasks, slow]}
     terminal = Terminal()
+    # A job in the background is started with the signal ignored, and hands that on to what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = terminal.start(Playbook(tmp_path, play))
+    signal.signal(signal.SIGINT, before)
     terminal.watch(process, until=lambda: "| Step" in terminal.screen.display[-1])
     terminal.resize(LINES + 5)
     terminal.watch(process, until=lambda: "| Step" in terminal.screen.display[-1])
