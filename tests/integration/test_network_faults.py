@@ -216,18 +216,21 @@ class Field:
         return {node: result for node, (result,) in results.items()}
 
     def undisturbed(self, case):
-        """For each transport, how many requests the task takes and the state that it leads to."""
-        nodes = self.lab.nodes[:2]
+        """For each transport, how many requests the task takes at least, and the state that it leads to."""
+        nodes = [node for transport in ("psrp", "winrm") for node in self.nodes_of(transport)[:3]]
         task, variables = self.prepare(case, nodes)
         before = self.lab.requests()
         for result in self.play(task, variables, nodes).values():
             assert not failed(result), result
         after = self.lab.requests()
-        states = [self.state(node) for node in nodes]
-        assert states[0] == states[1]
-        return {
-            self.lab.hosts[node]["ansible_connection"]: len(after[node]) - len(before[node]) for node in nodes
-        }, states[0]
+        wanted = self.state(nodes[0])
+        assert all(self.state(node) == wanted for node in nodes)
+        counts: Dict[str, int] = {}
+        for node in nodes:
+            transport = self.lab.hosts[node]["ansible_connection"]
+            count = len(after[node]) - len(before[node])
+            counts[transport] = min(count, counts.get(transport, count))
+        return counts, wanted
 
     def disturbed(self, case, wanted, plan):
         """Run the task once with the fault that ``plan`` has for each node, and once without.

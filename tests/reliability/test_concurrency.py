@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -396,13 +397,14 @@ def test_a_long_commit_blocks_no_other_key(root: str, converting: Any, figures: 
     committer = converting(5.0)
     store = Snapshotter(root, EmulatedLayers())
 
-    times = _prepare_times(store, "first")
-    if max(times) >= 0.1:  # the machine may have been busy with something else
-        times = _prepare_times(store, "second")
-
-    assert committer.is_alive(), "the conversion ended before it could block anybody"
-    print(f"prepare during a conversion: median {statistics.median(times) * 1e3:.1f} ms, max {max(times) * 1e3:.1f} ms")
-    assert max(times) < 0.1
+    # A machine that is busy with something else gets as many tries as the conversion leaves time for.
+    times: List[float] = []
+    for batch in itertools.count():
+        times = _prepare_times(store, f"batch{batch}.")
+        print(f"prepares during a conversion: median {statistics.median(times):.4f} s, longest {max(times):.4f} s")
+        assert committer.is_alive(), "the conversion ended before ten prepares stayed under 100 ms each"
+        if max(times) < 0.1:
+            break
     committer.join(20)
     assert store.stat("name").kind == "committed"
     store.close()
@@ -614,10 +616,13 @@ def test_metadata_that_is_locked_for_too_long_is_unavailable(
         with pytest.raises(Unavailable, match="have kept the metadata locked for 0.5 s; run the task again"):
             change()
         assert 0.5 <= time.monotonic() - begin < 5
-    # Whoever only reads waits for nobody.
+    busy.close()
+    # Whoever only reads waits for nobody, however long the wait might be.
+    monkeypatch.setattr(metastore, "BUSY_TIMEOUT", 60.0)
+    busy = Snapshotter(root, EmulatedLayers())
     begin = time.monotonic()
     assert [info.name for info in busy.walk()] == ["base"]
-    assert time.monotonic() - begin < 0.4
+    assert time.monotonic() - begin < 30
     other.execute("ROLLBACK")
     busy.prepare("k", "base")
     busy.close()

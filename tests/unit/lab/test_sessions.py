@@ -400,7 +400,7 @@ def test_a_winrs_signal_ends_the_process_group(lab):
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind(start_lab):
-    lab = start_lab(idle_timeout=1.0)
+    lab = start_lab(idle_timeout=3.0)
     connection = lab.wsman()
     pool = pypsrp.powershell.RunspacePool(connection)
     pool.open()

@@ -398,10 +398,10 @@ def test_any_text_is_a_filter_or_an_error(text: str) -> None:
 
 def test_a_thousand_filters_parse_in_50_ms() -> None:
     text = f"kind==active,{GC},name~=/^build-[0-9]+$/"
-    started = time.perf_counter()
+    started = time.process_time()
     filters.parse_all([text] * 1000)
     # Ten times the target, as tests share the machine.
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_regex_is_imported_only_when_a_pattern_is_matched() -> None:
