@@ -25,6 +25,8 @@ options:
     description:
       - Whether to mend what can be mended safely. Each of the RV(findings) says what was done, would be done (in check
         mode), or why not.
+      - A layer that was in use once, but whose record was lost (V(unknown_directory)), is destroyed only if O(only)
+        names that code.
     type: bool
     default: false
   only:

@@ -277,6 +277,8 @@ def ids(place: Place) -> tuple[set[int], set[int]]:
     assert max(kinds, default=0) <= last
     for number, kind in kinds.items():
         assert kind == VIEW or str(number) in entries, f"{number} has lost its directory"
+    # What is left over of a mark says nothing, and goes when the store is opened next.
+    entries -= {f"new-{last}", f"new-{last + 1}"}
     strays = {int(entry.removeprefix("rm-")) for entry in entries} - kinds.keys()
     assert {str(number) for number in strays}.isdisjoint(entries), f"a directory without a record: {sorted(entries)}"
     return set(kinds), strays

@@ -101,6 +101,8 @@ def written(place: kit.Place) -> None:
 def stray(place: kit.Place) -> None:
     """What an earlier process left that died in a create."""
     os.makedirs(place.path("root", "snapshots", "8", "Files"))
+    with open(place.path("root", "snapshots", "new-8"), "wb"):
+        pass
 
 
 def half_removed(*numbers: int) -> Any:
@@ -330,6 +332,8 @@ def neglected(place: kit.Place) -> None:
     snapshots = place.path("root", "snapshots")
     for name in ("rm-8", "9"):
         os.makedirs(os.path.join(snapshots, name, "Files", "deep"))
+    with open(os.path.join(snapshots, "new-9"), "wb"):
+        pass
     half_removed(3)(place)
     with open(os.path.join(snapshots, "4", "sandbox.vhdx"), "r+b") as disk:
         for offset in (64 * 1024 + 100, 256 * 1024 + 4):
@@ -376,7 +380,7 @@ def test_a_repair_that_is_killed_is_finished(requests, place, figures):
     for point in killed_at_each(requests, place, request):
         kills += 1
         result = requests.run(request).reply["results"][0]["result"]
-        assert result["healthy"], (point, result["findings"])
+        assert result["healthy"], (point, [f for f in result["findings"] if not f["repaired"]])
         assert requests.run(request).reply["results"][0]["result"]["findings"] == [], point
         after = kit.observed(place)
         assert after.pop(("active", "labels")) == {"l": "1", label_rules.ROOTFS_SIZE_BYTES: str(30 * GIB)}

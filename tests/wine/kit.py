@@ -217,6 +217,12 @@ def windows_path(path: Path) -> str:
     return "Z:" + str(path).replace("/", "\\")
 
 
+def expander() -> str:
+    """The command line for ``WCSTUB_EXPAND`` with which the stand-in of ExpandSandboxSize makes disks larger."""
+    program = (python() / "python.exe", HERE / "standins" / "grow_disk.py", CHECKOUT / "plugins" / "module_utils")
+    return " ".join(f'"{windows_path(part)}"' for part in program)
+
+
 @contextlib.contextmanager
 def temporary_windows(**options: Any) -> Iterator[Windows]:
     """A Windows that leaves nothing behind. It lies in the cache: links and extended attributes work there."""

@@ -24,6 +24,7 @@ def test_killed_anywhere(part, winpython, folder, figures):
     environment = {
         "TEMP": folder.windows + "\\temp",
         "WCSTUB_CONTENTS": "1",
+        "WCSTUB_EXPAND": kit.expander(),
         "WCSTUB_LOG": folder.windows + "\\stub.log",
         "WCSTUB_VOLUME": "\\\\?\\C:\\",
         "WINEKIT_IOCTL_LOG": str(folder.path / "ioctl.log"),

@@ -27,16 +27,10 @@ def real_disks(folder):
     template = folder / "template.vhdx"
     vhdx.create(str(template), 20 << 30)
     templates = ("WCSTUB_BLANK", "WCSTUB_BLANK_BASE", "WCSTUB_UVM", "WCSTUB_UVM_BASE")
-    grow = (
-        kit.python() / "python.exe",
-        kit.HERE / "standins" / "grow_disk.py",
-        kit.CHECKOUT / "plugins" / "module_utils",
-    )
-    expand = " ".join(f'"{kit.windows_path(part)}"' for part in grow)
     return {
         **dict.fromkeys(templates, kit.windows_path(template)),
         "WCSTUB_CONTENTS": "1",
-        "WCSTUB_EXPAND": expand,
+        "WCSTUB_EXPAND": kit.expander(),
         "WCSTUB_VOLUME": "\\\\?\\C:\\",
         "WINEKIT_DISK_LENGTH": str(1 << 40),
     }

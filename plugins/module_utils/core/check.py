@@ -10,10 +10,10 @@ and a third time, under the locks that writers take, before it is mended.
 
 What is mended is only what no record needs and what the disk itself proves:
 
-* a directory is destroyed only if this metadata has given out its number and
-  has no record of it, and if no record is missing elsewhere (a number that was
-  never given out belongs to metadata that were lost, so its layer may be all
-  that is left);
+* a directory without a record is destroyed only if its name or its mark proves
+  that it was being removed or made (``directories``), and if no record is
+  missing elsewhere. Any other is a layer whose metadata were lost, and may be
+  all that is left of it: that is destroyed only where ``only`` names its code;
 * no record is ever deleted, except that of an import whose process died;
 * of two statements about the same thing, the one on disk wins.
 """
@@ -81,7 +81,7 @@ CODES: Dict[str, Tuple[str, str]] = {
     ),
     "unknown_directory": (
         WARNING,
-        "If the metadata was lost or restored, it may be all that is left of a snapshot; look into it, then delete it",
+        "It may be all that is left of a snapshot: look into it; repair=true with only=[unknown_directory] destroys it",
     ),
     "foreign_entry": (NOTICE, "It was not made by the collection and is left alone; move it to another place"),
     "leftover_removal": (WARNING, "Run store_check with repair=true: it is destroyed"),
@@ -166,14 +166,15 @@ def check(
     ``quick`` leaves out what has to visit all files of all layers (usage and
     link counts). ``minimum_free``: bytes that shall be free on the volume.
     ``at_restart``: what cannot be destroyed now is scheduled for the next
-    start of the host. ``only``: the codes to report and mend, all if empty.
+    start of the host. ``only``: the codes to report and mend, all if empty;
+    ``unknown_directory`` is mended, that is destroyed, only if named here.
     In check mode ``repair`` only says what it would do. Waits for nobody
     longer than writers do, and raises Unavailable where that is too long.
     """
     unknown = [code for code in only if code not in CODES]
     if unknown:
         raise InvalidArgument(f"unknown finding code {unknown[0]!r}; known are {', '.join(sorted(CODES))}")
-    with _Inspection(snapshotter, quick, minimum_free, at_restart) as inspection:
+    with _Inspection(snapshotter, quick, minimum_free, at_restart, "unknown_directory" in only) as inspection:
         cases = [case for case in inspection.run() if not only or case.finding.code in only]
         findings = [_mended(case, snapshotter.rehearsing) if repair else case.finding for case in cases]
         free, total = _space(snapshotter.root)
@@ -266,13 +267,16 @@ def _space(path: str) -> Tuple[int, int]:
 class _Inspection:
     """One look at one store."""
 
-    def __init__(self, snapshotter: Snapshotter, quick: bool, minimum_free: int, at_restart: bool) -> None:
+    def __init__(
+        self, snapshotter: Snapshotter, quick: bool, minimum_free: int, at_restart: bool, unknown_too: bool
+    ) -> None:
         self._snapshotter = snapshotter
         self._directories = snapshotter.directories
         self._layers = snapshotter.layers
         self._quick = quick
         self._minimum_free = minimum_free
         self._at_restart = at_restart
+        self._unknown_too = unknown_too
         self._cases: List[_Case] = []
         self._path = os.path.join(snapshotter.root, METADATA_FILE)
         # In check mode the snapshotter works on a copy; this looks at the real thing, and in check mode never writes.
@@ -414,7 +418,14 @@ class _Inspection:
         for name in sorted(os.listdir(top)) if os.path.lexists(top) else ():
             path = os.path.join(top, name)
             match = re.fullmatch(r"(?:rm-)?([1-9][0-9]{0,18})", name)
-            if match is None or not is_directory(os.lstat(path)):
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                # Living processes make, rename and destroy meanwhile.
+                continue
+            if self._directories.is_mark(name):
+                continue
+            if match is None or not is_directory(status):
                 self._found("foreign_entry", f"{self._layers.presented(path)} is no layer of this store", path=path)
             else:
                 yield int(match[1]), name
@@ -428,7 +439,7 @@ class _Inspection:
             if name.startswith("rm-") and not self._is_held(number):
                 info = self._infos[owner]
                 if info.kind != VIEW and os.path.lexists(self._directories.directory(number)):
-                    why = f'bears the number of "{owner}", whose layer is in its place'
+                    why = f'bears the number of "{owner}", whose layer is in its place; no task deletes it'
                     self._found("unknown_directory", f"{shown} {why}", info=info, path=path)
                     return
                 self._found(
@@ -440,22 +451,31 @@ class _Inspection:
                     path=path,
                 )
             return
-        if number > self._last + 1 or self._lost_records:
-            why = "and records were lost" if self._lost_records else "and this metadata has never given out its number"
-            self._found("unknown_directory", f"{shown} has no record, {why}", number=number, path=path)
+        beyond = number > self._last + 1
+        if not beyond and (self._is_held(number) or (number > self._last and self._is_being_made())):
             return
-        if self._is_held(number) or (number > self._last and self._is_being_made()):
-            return
-        code = "leftover_removal" if name.startswith("rm-") else "orphan_directory"
-        says = "waits to be destroyed" if name.startswith("rm-") else "has no record"
+        removed, draft = name.startswith("rm-"), self._directories.is_draft(number)
+        if beyond or self._lost_records or not (removed or draft):
+            code = "unknown_directory"
+            if self._lost_records:
+                says = "has no record, and records were lost"
+            elif beyond:
+                says = "has no record, and this metadata has never given out its number"
+            else:
+                says = "has no record, but was in use: this metadata is older, or was begun anew"
+        elif removed:
+            code, says = "leftover_removal", "waits to be destroyed"
+        else:
+            code, says = "orphan_directory", "has no record, its making was interrupted"
+        sure = code != "unknown_directory" or self._unknown_too
         self._found(
             code,
             f"{shown} {says}",
-            lambda: self._destroy(number),
+            (lambda: self._destroy(number)) if sure else None,
             "destroyed",
             number=number,
             path=path,
-            reclaimable=self._size(path),
+            reclaimable=self._size(path) if sure else 0,
         )
 
     def _is_being_made(self) -> bool:
@@ -505,10 +525,12 @@ class _Inspection:
                 raise _NotMended("it has a record now")
             lock = self._lock(number)
             try:
-                tx.burn(number)
+                if number <= self._last + 1:
+                    tx.burn(number)
                 aside = self._directories.aside(number)
                 if not os.path.lexists(aside):
                     self._directories.set_aside(number)
+                self._directories.finish(number)
             except BaseException:
                 lock.release()
                 raise

@@ -4,14 +4,18 @@
 """Where the layers of a store lie, and what happens to their directories.
 
 A layer is ``<root>/snapshots/<id>``. Under the name ``rm-<id>`` it waits to be
-destroyed, or, if its record is still there, to be put back. Directories are
-renamed in write transactions of the metadata only, and worked on under the
+destroyed, or, if its record is still there, to be put back. Beside it lies an
+empty file ``new-<id>`` from before it is made until its record is there: the
+proof that a layer without a record was never finished. One without a record
+and without that file was in use once, by metadata that were lost. Directories
+are renamed in write transactions of the metadata only, and worked on under the
 ``FileLock`` of their number.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import List, Optional, Sequence
 
 from .durable import sync_directory
@@ -55,9 +59,43 @@ class Directories:
         """Where it waits to be destroyed or put back."""
         return os.path.join(self.snapshots, f"rm-{number}")
 
+    def draft_mark(self, number: int) -> str:
+        """The file that is there while a layer is made."""
+        return os.path.join(self.snapshots, f"new-{number}")
+
     def of(self, numbers: Sequence[int]) -> List[str]:
         """Where several layers lie, in their order."""
         return [self.directory(number) for number in numbers]
+
+    def begin(self, number: int) -> None:
+        """Make the directory of a new layer, marked as a draft until ``finish``. Raises OSError.
+
+        What makes the directory durable does that for the mark: both are entries of one parent.
+        """
+        failpoint("create.mark")
+        os.close(os.open(self.draft_mark(number), os.O_CREAT | os.O_WRONLY, 0o600))
+        failpoint("create.directory")
+        os.mkdir(self.directory(number), 0o777 if os.name == "nt" else 0o700)
+
+    def finish(self, number: int) -> None:
+        """Take the mark of a draft away, if it is there."""
+        if not self.is_draft(number):
+            return
+        try:
+            failpoint("create.finish")
+            os.unlink(self.draft_mark(number))
+        except OSError:
+            # Beside a record it says nothing.
+            pass
+
+    def is_draft(self, number: int) -> bool:
+        """Whether the making of a layer was begun and, provided that it has no record, never finished."""
+        return os.path.lexists(self.draft_mark(number))
+
+    def is_mark(self, name: str) -> bool:
+        """Whether an entry of ``snapshots`` is the mark of some draft."""
+        marks = re.fullmatch("new-[1-9][0-9]{0,18}", name) is not None
+        return marks and not os.path.isdir(os.path.join(self.snapshots, name))
 
     def recover(self, number: int, kind: str) -> None:
         """Mend what a dead process left of a snapshot that still has its record.

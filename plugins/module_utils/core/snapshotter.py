@@ -10,9 +10,11 @@ idempotent is in ``ensure``.
 
 Metadata and directory change together, under one write transaction:
 
-* *create*: record, directory, scratch, COMMIT. A process that dies before
-  COMMIT leaves a directory without a record, under the next id. Whoever opens
-  the store then renames it to ``rm-<id>``, and nobody gets that id again.
+* *create*: record, mark, directory, scratch, COMMIT, mark taken away. A process
+  that dies before COMMIT leaves a marked directory without a record, under the
+  next id. Whoever opens the store then renames it to ``rm-<id>``, and nobody
+  gets that id again. A directory that has neither record nor mark is none of
+  these, but a layer whose record was lost: it is never touched.
 * *remove*: record deleted, directory renamed to ``rm-<id>``, COMMIT, destroy.
   A process that dies before COMMIT leaves a record whose directory is
   ``rm-<id>``; whoever needs the directory next renames it back.
@@ -168,7 +170,7 @@ class Snapshotter:
         """Set aside what a dead ``_create`` left, without waiting for anybody and without a word if that fails."""
         with metadata.read() as tx:
             number = tx.next_id()
-        if not os.path.lexists(self.directories.directory(number)):
+        if not self.directories.is_draft(number) and not self.directories.is_draft(number - 1):
             return
         try:
             with metadata.write(wait=False) as tx:
@@ -309,6 +311,8 @@ class Snapshotter:
             if snapshot is not None:
                 self._undo_create(metadata, snapshot.id)
             raise
+        if kind == ACTIVE and not self.rehearsing:
+            self.directories.finish(snapshot.id)
         return snapshot, lock
 
     def _make_layer(self, snapshot: Snapshot, key: str, labels: Mapping[str, str]) -> None:
@@ -324,8 +328,7 @@ class Snapshotter:
                 self.layers.create_scratch(directory, parents, options.size)
             return
         try:
-            failpoint("create.directory")
-            os.mkdir(directory, 0o777 if os.name == "nt" else 0o700)
+            self.directories.begin(snapshot.id)
         except OSError as error:
             raise os_error(error, f"failed to create snapshot dir {self.layers.presented(directory)}") from error
         failpoint("create.layer")
@@ -362,6 +365,8 @@ class Snapshotter:
         except (OSError, SnapshotterError) as error:
             # The directory itself keeps the id from being used again.
             self.warnings.append(f"could not clean up after the failure: {error}")
+        if not os.path.lexists(directory):
+            self.directories.finish(number)
 
     def _pass_over_strays(self, tx: Transaction) -> None:
         """See to it that the next id is one of which nothing is on disk."""
@@ -375,20 +380,27 @@ class Snapshotter:
             tx.burn(tx.next_id())
 
     def _set_stray_aside(self, tx: Transaction) -> None:
-        """Rename the directory of a process that died in ``_create`` to ``rm-<id>``, and give its id to nobody.
+        """Rename what a process that died in ``_create`` left to ``rm-<id>``, and give its id to nobody.
 
-        Only a COMMIT counts ids on, so it can only be the next one. If there
-        are directories beyond it, the metadata is older than the layers, a
-        backup perhaps, and they may hold what somebody wants back: they stay.
+        Only a COMMIT counts ids on, so it can only be the next one. Without
+        its mark a directory there is no such thing: the metadata are older
+        than the layers, a backup perhaps, and it may hold what somebody wants
+        back. So it stays.
         """
         number = tx.next_id()
-        directory = self.directories.directory(number)
-        if not os.path.lexists(directory) or self.directories.is_occupied(number + 1):
+        for done in (number - 1, number):
+            if self.directories.is_draft(done) and (
+                tx.find_name(done) is not None or not os.path.lexists(self.directories.directory(done))
+            ):
+                self.directories.finish(done)
+        if not self.directories.is_draft(number):
             return
+        directory = self.directories.directory(number)
         failpoint("stray.rename")
         os.rename(directory, self.directories.aside(number))
         failpoint("stray.burn")
         sync_directory(os.path.dirname(directory))
+        self.directories.finish(number)
         tx.burn(number)
 
     # -- committing ----------------------------------------------------------

@@ -189,7 +189,7 @@ class _Store:
             check(self._snapshotter, repair=True, quick=True, only=("leftover_removal", "orphan_directory"))
         snapshots = self._directories.snapshots
         self._directories.refuse_link()
-        left = _names(snapshots)
+        left = [name for name in _names(snapshots) if not self._directories.is_mark(name)]
         if left and not force:
             raise FailedPrecondition(
                 f"{self._shown} has {_listed(left)} in its snapshots, which no record knows or which could not be "

@@ -23,6 +23,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats impo
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.rehearsal import Rehearsal
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import ensure_store
 
 GIB = 1024**3
 SIZE = "containerd.io/snapshot/windows/rootfs.sizebytes"
@@ -88,7 +89,8 @@ def old(file: str) -> None:
 # -- how a store gets there -------------------------------------------------------
 
 
-def orphan(store: Snapshotter) -> None:
+def without_record(store: Snapshotter) -> None:
+    """A layer of a number that was given out, as where metadata older than it were restored and used."""
     store.prepare("gone", "app")
     store.remove("gone")
     os.mkdir(path(store, "snapshots", "5"))
@@ -96,8 +98,18 @@ def orphan(store: Snapshotter) -> None:
         file.write(bytes(12345))
 
 
+def orphan(store: Snapshotter) -> None:
+    without_record(store)
+    with open(path(store, "snapshots", "new-5"), "wb"):
+        pass
+
+
+def next_one(store: Snapshotter) -> None:
+    os.mkdir(path(store, "snapshots", "5"))
+
+
 def leftover(store: Snapshotter) -> None:
-    orphan(store)
+    without_record(store)
     os.rename(path(store, "snapshots", "5"), path(store, "snapshots", "rm-5"))
 
 
@@ -136,7 +148,7 @@ def abandoned_draft(store: Snapshotter) -> None:
 
 
 def stale_locks(store: Snapshotter) -> None:
-    orphan(store)
+    without_record(store)
     shutil.rmtree(path(store, "snapshots", "5"))
     with open(path(store, "locks", "5"), "wb"):
         pass
@@ -290,7 +302,7 @@ LEFT_ALONE: Dict[str, List[Callable[[Snapshotter], None]]] = {
     "missing_uvm_scratch": [no_uvm_scratch],
     "damaged_scratch": [two_headers],
     "unreadable_scratch": [directory_for_disk],
-    "unknown_directory": [unknown, second],
+    "unknown_directory": [unknown, second, next_one, without_record],
     "foreign_entry": [foreign],
     "linked_directory": [linked],
     "broken_chain": [lost_parent, loop],
@@ -418,6 +430,58 @@ def test_links(store: Snapshotter) -> None:
     assert found["links_near_limit"].message.endswith('of "app" has 1001 names; NTFS allows 1023')
 
 
+# -- layers whose metadata were lost -----------------------------------------------
+
+
+def restored(store: Snapshotter, number: int) -> Snapshotter:
+    """The store with a backup of its metadata, made before its last ``number`` snapshots."""
+    copy = path(store, "copy")
+    with contextlib.closing(sqlite3.connect(copy)) as target, metadata(store) as tables:
+        tables.backup(target)
+    for fresh in range(number):
+        store.prepare(f"fresh{fresh}", "app")
+    store.close()
+    for name in os.listdir(store.root):
+        if name.startswith("metadata.sqlite3"):
+            os.unlink(path(store, name))
+    os.rename(copy, path(store, "metadata.sqlite3"))
+    return Snapshotter(store.root, EmulatedLayers())
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_layers_that_are_newer_than_restored_metadata_stay(store: Snapshotter, number: int) -> None:
+    wanted = [str(5 + fresh) for fresh in range(number)]
+    opened = restored(store, number)
+    assert codes(opened, repair=True) == ["unknown_directory"] * number
+    # Also when work goes on, and the numbers of those layers are passed over.
+    opened.prepare("later", "app")
+    assert opened.stat("later").id == 5 + number
+    assert codes(opened, repair=True) == ["unknown_directory"] * number
+    assert set(wanted) < set(os.listdir(path(store, "snapshots")))
+    opened.close()
+
+
+def test_layers_that_are_older_than_new_metadata_stay(store: Snapshotter) -> None:
+    store.close()
+    for name in os.listdir(store.root):
+        if name.startswith("metadata.sqlite3"):
+            os.unlink(path(store, name))
+    opened = Snapshotter(store.root, EmulatedLayers())
+    ensure_store(opened, force=True)
+    opened.prepare("new")
+    assert opened.stat("new").id == 4
+    assert codes(opened, repair=True) == ["unknown_directory"] * 3
+    assert sorted(os.listdir(path(store, "snapshots"))) == ["1", "2", "3", "4"]
+
+    # Who says so by its name gets rid of them.
+    planned = care.check(opened, repair=False, only=["unknown_directory"]).findings
+    assert all(finding.reclaimable > 0 and "with only=[unknown_directory]" in finding.remedy for finding in planned)
+    assert codes(opened, repair=True, only=["unknown_directory"]) == ["unknown_directory"] * 3
+    assert os.listdir(path(store, "snapshots")) == ["4"]
+    assert codes(opened) == []
+    opened.close()
+
+
 # -- living processes -------------------------------------------------------------
 
 
@@ -437,7 +501,7 @@ def test_a_directory_whose_record_is_about_to_be_committed(store: Snapshotter) -
     other = Snapshotter(store.root, EmulatedLayers())
     with other.metadata().write() as tx:
         tx.create_snapshot("active", "fresh", "app", {})
-        os.mkdir(path(store, "snapshots", "5"))
+        other.directories.begin(5)
         assert codes(store) == []
         shutil.copyfile(path(store, "snapshots", "1", "blank.vhdx"), path(store, "snapshots", "5", "sandbox.vhdx"))
     assert codes(store) == []

@@ -441,8 +441,14 @@ def other(store: Snapshotter) -> Snapshotter:
     return Snapshotter(store.root, EmulatedLayers())
 
 
+def die_in_create(store: Snapshotter, number: int) -> None:
+    """Leave what a process leaves that dies before its COMMIT."""
+    store.directories.begin(number)
+    os.mkdir(os.path.join(store.directories.directory(number), "Files"))
+
+
 def test_a_creation_that_died_before_its_commit_is_set_aside_by_whoever_opens_the_store(store: Snapshotter) -> None:
-    os.makedirs(os.path.join(store.root, "snapshots", "2", "Files"))
+    die_in_create(store, 2)
     with contextlib.closing(other(store)) as opened:
         assert [info.name for info in opened.walk()] == ["base"]
         assert layers_on_disk(store) == ["1", "rm-2"]
@@ -451,39 +457,51 @@ def test_a_creation_that_died_before_its_commit_is_set_aside_by_whoever_opens_th
 
 
 def test_a_creation_that_died_is_set_aside_by_the_next_one(store: Snapshotter) -> None:
-    os.makedirs(os.path.join(store.root, "snapshots", "2", "Files"))
+    die_in_create(store, 2)
     store.prepare("a", "base")
     assert store.stat("a").id == 3
     assert layers_on_disk(store) == ["1", "3", "rm-2"]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_mark_that_was_left_is_taken_away_by_whoever_opens_the_store(store: Snapshotter, committed: bool) -> None:
+    if committed:
+        store.prepare("a", "base")
+    with open(store.directories.draft_mark(2), "wb"):
+        pass
+    with contextlib.closing(other(store)) as opened:
+        assert len(opened.walk()) == 1 + committed
+    assert layers_on_disk(store) == ["1", "2"][: 1 + committed]
 
 
 def test_a_creation_under_way_is_left_alone(store: Snapshotter) -> None:
     with contextlib.closing(Metastore(os.path.join(store.root, module.METADATA_FILE))) as metadata:
         with metadata.write() as tx:
             assert tx.create_snapshot("active", "a", "base").id == 2
-            os.mkdir(os.path.join(store.root, "snapshots", "2"))
+            store.directories.begin(2)
             began = time.monotonic()
             with contextlib.closing(other(store)) as opened:
                 assert [info.name for info in opened.walk()] == ["base"]
             assert time.monotonic() - began < 5
-            assert layers_on_disk(store) == ["1", "2"]
+            assert layers_on_disk(store) == ["1", "2", "new-2"]
         with contextlib.closing(other(store)) as opened:
             assert [info.name for info in opened.walk()] == ["a", "base"]
         assert layers_on_disk(store) == ["1", "2"]
 
 
-def test_directories_that_are_newer_than_the_metadata_stay(store: Snapshotter) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_directories_that_are_newer_than_the_metadata_stay(store: Snapshotter, number: int) -> None:
     """As where a backup of the metadata was restored."""
-    for number in ("2", "3"):
-        os.makedirs(os.path.join(store.root, "snapshots", number, "Files"))
+    for newer in range(number):
+        os.makedirs(os.path.join(store.root, "snapshots", str(2 + newer), "Files"))
     with contextlib.closing(other(store)) as opened:
         opened.prepare("a", "base")
-        assert opened.stat("a").id == 4
-    assert layers_on_disk(store) == ["1", "2", "3", "4"]
+        assert opened.stat("a").id == 2 + number
+    assert layers_on_disk(store) == ["1", "2", "3", "4"][: 2 + number]
 
 
 def test_what_cannot_be_set_aside_is_passed_over(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkdir(os.path.join(store.root, "snapshots", "2"))
+    store.directories.begin(2)
 
     def refuse(source: str, target: str) -> None:
         raise PermissionError(errno.EACCES, "Access is denied.")
@@ -493,7 +511,9 @@ def test_what_cannot_be_set_aside_is_passed_over(store: Snapshotter, monkeypatch
         assert [info.name for info in opened.walk()] == ["base"]
         opened.prepare("a", "base")
         assert opened.stat("a").id == 3
-    assert layers_on_disk(store) == ["1", "2", "3"]
+        opened.prepare("b", "base")
+    # The mark stays as long as it has something to prove.
+    assert layers_on_disk(store) == ["1", "2", "3", "4", "new-2"]
 
 
 def test_a_store_whose_creation_died_in_a_process_of_the_same_number(root: str) -> None:
