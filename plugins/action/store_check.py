@@ -1,13 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wrong with a store, and mending it: ``check`` of the core, and ``list`` in the same round trip on request."""
+"""What is wrong with a store, and mending it: ``check`` of the core."""
 
 from __future__ import annotations
 
-from typing import Any, Dict
-
-from ..plugin_utils._action import SnapshotterAction, given, succeeded
+from ..plugin_utils._action import SnapshotterAction
 
 
 class ActionModule(SnapshotterAction):
@@ -36,13 +34,3 @@ class ActionModule(SnapshotterAction):
         "at_restart": {"type": "bool", "default": False},
         "inventory": {"type": "bool", "default": False},
     }
-
-    def perform(self, options: Dict[str, Any]) -> Dict[str, Any]:
-        inventory = options.pop("inventory")
-        operations = [(self.operation, given(options))]
-        if inventory:
-            operations.append(("list", {"scratch": True, "usage": not options["quick"]}))
-        entry, *listed = [succeeded(entry) for entry in self.ask_all(operations)]
-        if listed:
-            entry["result"]["inventory"] = listed[0]["result"]["snapshots"]
-        return entry

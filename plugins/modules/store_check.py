@@ -97,7 +97,7 @@ healthy:
   type: bool
   sample: false
 exists:
-  description: Whether there is a store at all. Without one there are no findings.
+  description: Whether there is a store at all, be it without its metadata. Without one there are no findings.
   returned: success
   type: bool
   sample: true
@@ -212,7 +212,7 @@ total:
   sample: 137438953472
 inventory:
   description: All snapshots, as M(wcow.snapshotter.snapshot_info) returns them with C(scratch) and, unless
-    O(quick=true), C(usage).
+    O(quick=true), C(usage). What cannot be read of a snapshot is V(none), and one of the RV(findings) says why.
   returned: success, with O(inventory=true)
   type: list
   elements: dict

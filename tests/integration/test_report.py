@@ -161,3 +161,29 @@ def test_refusals(lab):
     }
     assert planned["files"] == []
     assert not any((lab.controller() / name).exists() for name in ("x", "planned"))
+
+
+def test_stores_that_are_damaged(tmp_path):
+    """A disk that cannot be read, metadata that are gone: that is what an audit is for, and it tells the rest, too."""
+    lab = Lab(tmp_path / "lab", nodes=2)
+    try:
+        lab.play(*SNAPSHOTS)
+        (disk,) = lab.file("node1", "ProgramData/wcow/snapshots").glob("*/sandbox.vhdx")
+        with disk.open("r+b") as file:
+            file.write(bytes(1 << 20))
+        for path in lab.file("node2", "ProgramData/wcow").glob("metadata.sqlite3*"):
+            path.unlink()
+        code, output = audit(lab)
+        assert code == 2, output
+        nodes = {node["node"]: node for node in written(lab)["nodes"]}
+        assert {name: node["state"] for name, node in nodes.items()} == {"node1": "unhealthy", "node2": "unhealthy"}
+        assert [finding["code"] for finding in nodes["node1"]["findings"]] == ["damaged_scratch"]
+        assert {one["name"]: one["scratch"] for one in nodes["node1"]["snapshots"]} == {"base": None, "=work": None}
+        assert [finding["code"] for finding in nodes["node2"]["findings"]] == ["metadata_missing"]
+        assert nodes["node2"]["snapshots"] == []
+        assert all(node["free"] > 0 for node in nodes.values())
+
+        for (refused,) in lab.play({"wcow.snapshotter.snapshot_info": {}}, nodes=["node2"]).values():
+            assert "has 2 layers but no metadata.sqlite3: restore that file from a backup" in refused["msg"]
+    finally:
+        lab.lab("down")

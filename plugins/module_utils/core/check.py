@@ -26,7 +26,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from . import labels as label_rules
-from .ensure import Outcome
+from .ensure import Outcome, list_snapshots
 from .errors import FailedPrecondition, InvalidArgument, NotImplementedHere, SnapshotterError, Unavailable
 from .failpoint import failpoint
 from .layers import protection
@@ -54,6 +54,10 @@ ABANDONED_SECONDS = 24 * 3600
 #: code -> severity, and what to do. Codes are stable: they are never given another meaning.
 CODES: Dict[str, Tuple[str, str]] = {
     "metadata_damaged": (
+        ERROR,
+        "Restore metadata.sqlite3 from a backup; docs/recovery.md says how to go on without one",
+    ),
+    "metadata_missing": (
         ERROR,
         "Restore metadata.sqlite3 from a backup; docs/recovery.md says how to go on without one",
     ),
@@ -188,8 +192,14 @@ def check_store(
     minimum_free: Union[int, str] = 0,
     at_restart: bool = False,
     only: Sequence[str] = (),
+    inventory: bool = False,
 ) -> Outcome:
-    """``check`` in the form of a reply: findings, counts by severity, bytes, and a sentence for people."""
+    """``check`` in the form of a reply: findings, counts by severity, bytes, and a sentence for people.
+
+    With ``inventory`` also all snapshots as they are then, usage (unless
+    ``quick``) and disks among them; what of that cannot be read is None, for a
+    finding tells why.
+    """
     report = check(
         snapshotter,
         repair=repair,
@@ -217,7 +227,19 @@ def check_store(
             "after": {"findings": [finding.message for finding in left if finding not in would]},
         },
     }
+    if inventory:
+        result["inventory"] = _inventory(snapshotter, not quick)
     return Outcome(len(left) < len(report.findings) or bool(would), result)
+
+
+def _inventory(snapshotter: Snapshotter, usage: bool) -> List[Dict[str, Any]]:
+    try:
+        listed = list_snapshots(snapshotter, usage=usage, scratch=True, tolerant=True)
+    except FailedPrecondition:
+        # No metadata that can be read, or a link where the layers should be.
+        return []
+    found: List[Dict[str, Any]] = listed.result["snapshots"]
+    return found
 
 
 def _summary(report: Report, left: List[Finding]) -> str:
@@ -358,6 +380,12 @@ class _Inspection:
     def _read_metadata(self) -> bool:
         """Read all records; whether there are any that can be believed."""
         if not self.exists:
+            lost = 0 if self._snapshotter.is_containerds() else self._snapshotter.count_lost_layers()
+            if lost:
+                # That is no empty store, nor none.
+                self.exists = True
+                shown = self._layers.presented(self._path)
+                self._found("metadata_missing", f"{shown} is gone, but there are {lost} layers", path=self._path)
             return False
         try:
             self._metadata = Metastore(self._path)

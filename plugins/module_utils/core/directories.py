@@ -67,6 +67,14 @@ class Directories:
         """Where several layers lie, in their order."""
         return [self.directory(number) for number in numbers]
 
+    def layers(self) -> List[int]:
+        """The numbers of all layers that lie in their place, with a record or without; none without ``snapshots``."""
+        try:
+            names = os.listdir(self.snapshots)
+        except OSError:
+            return []
+        return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]{0,18}", name))
+
     def begin(self, number: int) -> None:
         """Make the directory of a new layer, marked as a draft until ``finish``. Raises OSError.
 

@@ -317,7 +317,14 @@ OPERATIONS: Dict[str, Operation] = {
     "ensure_store": Operation(_ensure_store, {"state": "text", "rootfs_size": "size", "force": "flag"}),
     "check": Operation(
         _check,
-        {"repair": "flag", "quick": "flag", "minimum_free": "size", "at_restart": "flag", "only": "texts"},
+        {
+            "repair": "flag",
+            "quick": "flag",
+            "minimum_free": "size",
+            "at_restart": "flag",
+            "only": "texts",
+            "inventory": "flag",
+        },
     ),
     "stage": Operation(_stage, {"digest": "text!", "size": "count!", "offset": "count"}),
     "unstage": Operation(_unstage, {"digest": "text!"}),

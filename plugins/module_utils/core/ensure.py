@@ -15,7 +15,7 @@ import hashlib
 import io
 import os
 import zlib
-from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Union, cast
+from typing import Any, BinaryIO, Callable, Dict, List, Mapping, NamedTuple, Optional, Union, cast
 
 from . import labels as label_rules
 from .durable import sync_directory
@@ -407,11 +407,26 @@ def list_snapshots(
     usage: bool = False,
     mounts: bool = False,
     scratch: bool = False,
+    tolerant: bool = False,
 ) -> Outcome:
     """Infos by name, by filters, or of all; with usage, mounts and scratch disks on request.
 
-    Names that do not exist are left out. With both, a snapshot must be named and match.
+    Names that do not exist are left out. With both, a snapshot must be named
+    and match. What cannot be read of a snapshot fails the whole, unless
+    ``tolerant``: then it is None.
     """
+
+    def read(look: Callable[[str], Any], name: str) -> Optional[Dict[str, Any]]:
+        try:
+            found = look(name)
+        except NotFound:
+            raise
+        except SnapshotterError:
+            if not tolerant:
+                raise
+            return None
+        return dict(found._asdict()) if found else None
+
     if names is not None and not filters:
         infos = [info for info in (find(snapshotter, name) for name in sorted(set(names), key=str.encode)) if info]
     else:
@@ -421,15 +436,20 @@ def list_snapshots(
     listed = []
     for info in infos:
         entry: Dict[str, Any] = info._asdict()
-        if usage:
-            entry["usage"] = snapshotter.usage(info.name)._asdict()
-        if mounts:
-            entry["mounts"] = (
-                [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(info.name)]
-            )
-        if scratch:
-            disk = snapshotter.scratch(info.name) if info.kind != COMMITTED else None
-            entry["scratch"] = disk._asdict() if disk else None
+        try:
+            if usage:
+                entry["usage"] = read(snapshotter.usage, info.name)
+            if mounts:
+                entry["mounts"] = (
+                    [] if info.kind == COMMITTED else [mount._asdict() for mount in snapshotter.mounts(info.name)]
+                )
+            if scratch:
+                entry["scratch"] = read(snapshotter.scratch, info.name) if info.kind != COMMITTED else None
+        except NotFound:
+            if find(snapshotter, info.name) is None:
+                # Removed since the walk.
+                continue
+            raise
         listed.append(entry)
     return Outcome(False, {"snapshots": listed})
 

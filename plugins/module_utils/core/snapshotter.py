@@ -52,6 +52,9 @@ from .model import ACTIVE, COMMITTED, VIEW, Info, Mount, Snapshot, Usage
 
 METADATA_FILE = "metadata.sqlite3"
 
+# What containerd keeps beside its snapshots (plugins/snapshots/windows, core/snapshots/storage).
+_CONTAINERD_METADATA = "metadata.db"
+
 #: What ``import_layer`` unpacks into: number of the process, time, a random number, the name that the snapshot gets.
 IMPORT_KEY = r"extract-[0-9]+-[-0-9T:.]+Z-[0-9a-f]{8} (?P<name>.+)"
 
@@ -143,6 +146,9 @@ class Snapshotter:
         if self._closed:
             raise FailedPrecondition("database not open")
         path = os.path.join(self.root, METADATA_FILE)
+        there = os.path.exists(path)
+        if not there and not adopt and (self._metadata is None or (create and self._stand_in)):
+            self._refuse_layers()
         if self.rehearsing:
             if self._metadata is None:
                 with_store = Metastore(path)
@@ -151,11 +157,8 @@ class Snapshotter:
                 finally:
                     with_store.close()
             return self._metadata
-        there = os.path.exists(path)
         if self._metadata is None or (self._stand_in and (create or there)):
             if create:
-                if not there and not adopt:
-                    self._refuse_layers()
                 self._make_directories()
             if self._metadata is not None:
                 self._metadata.close()
@@ -179,17 +182,26 @@ class Snapshotter:
             # Who writes now may be the one that makes this directory. On a read-only volume it does no harm.
             pass
 
+    def is_containerds(self) -> bool:
+        """Whether the root belongs to a snapshotter of containerd."""
+        return os.path.lexists(os.path.join(self.root, _CONTAINERD_METADATA))
+
+    def count_lost_layers(self) -> int:
+        """How many layers there are without any metadata, which must have been lost: these come before layers."""
+        layers = self.directories.layers()
+        return len(layers) if not os.path.lexists(os.path.join(self.root, METADATA_FILE)) else 0
+
     def _refuse_layers(self) -> None:
-        """Raise where there are layers: their metadata were lost, and an empty list would hide that."""
-        try:
-            layers = [name for name in os.listdir(self.directories.snapshots) if name.isdigit()]
-        except OSError:
-            return
-        # Another process may have made the store meanwhile; metadata come before layers.
-        if layers and not os.path.exists(os.path.join(self.root, METADATA_FILE)):
+        """Raise where there are layers, though there are no metadata: an empty list would hide that."""
+        shown, lost = self.layers.presented(self.root), self.count_lost_layers()
+        if lost and self.is_containerds():
             raise FailedPrecondition(
-                f"{self.layers.presented(self.root)} has {len(layers)} layers but no {METADATA_FILE}: restore that "
-                "file from a backup; or begin anew beside them with the module store, state=present and force=true",
+                f"{shown} is the root of a snapshotter of containerd; name another root for this store", root=self.root
+            )
+        if lost:
+            raise FailedPrecondition(
+                f"{shown} has {lost} layers but no {METADATA_FILE}: restore that file from a backup; or begin anew "
+                "beside them with the module store, state=present and force=true",
                 root=self.root,
             )
 

@@ -10,7 +10,6 @@ bytes of the scratch disks that are prepared without one of their own.
 from __future__ import annotations
 
 import os
-import re
 from typing import Any, Dict, List, Optional, Union
 
 from .check import check
@@ -24,9 +23,6 @@ from .sizes import parse_size
 from .snapshotter import METADATA_FILE, Snapshotter
 
 PRESENT = "present"
-
-# What containerd keeps beside its snapshots (plugins/snapshots/windows, core/snapshots/storage).
-_CONTAINERD_METADATA = "metadata.db"
 
 
 def ensure_store(
@@ -105,7 +101,7 @@ class _Store:
     def _refuse_foreign(self, force: bool) -> List[int]:
         """The numbers of layers without metadata, if ``force`` adopts them; raises for anything else in the root."""
         others = [name for name in _names(self._root) if not self._is_own(name)]
-        if _CONTAINERD_METADATA in others:
+        if self._snapshotter.is_containerds():
             raise FailedPrecondition(
                 f"{self._shown} is the root of a snapshotter of containerd; name another root for this store",
                 root=self._shown,
@@ -116,7 +112,7 @@ class _Store:
                 root=self._shown,
                 found=others,
             )
-        layers = [int(name) for name in _names(self._directories.snapshots) if re.fullmatch("[1-9][0-9]{0,18}", name)]
+        layers = self._directories.layers()
         if layers and not force:
             raise FailedPrecondition(
                 f"{self._shown} has {len(layers)} layers but no {METADATA_FILE}; restore that file from a backup, or "
@@ -127,7 +123,7 @@ class _Store:
 
     def _create(self, strays: List[int]) -> None:
         self._actions.append("create")
-        if self._snapshotter.rehearsing:
+        if self._snapshotter.rehearsing and not strays:
             return
         if self._is_retired():
             self._delete_metadata()

@@ -76,9 +76,7 @@ def test_the_plugin_knows_its_name_and_its_operation(name):
     if name == "layer":
         arguments |= set(dispatch.OPERATIONS["ensure_export"].arguments)
     # What is about several operations in one request, or about the controller alone.
-    others = {"layer": {"remote_src"}, "image": {"remote_src"}, "scratch": {"keys"}, "store_check": {"inventory"}}.get(
-        name, set()
-    )
+    others = {"layer": {"remote_src"}, "image": {"remote_src"}, "scratch": {"keys"}}.get(name, set())
     assert set(plugin.options) - {"state", *others} == arguments - {"state"}
 
 

@@ -290,6 +290,13 @@ def no_database(store: Snapshotter) -> None:
                 file.write(b"SQLite format 3\0" + b"garbage" * 1000)
 
 
+def no_metadata(store: Snapshotter) -> None:
+    store.close()
+    for name in os.listdir(store.root):
+        if name.startswith("metadata.sqlite3"):
+            os.unlink(path(store, name))
+
+
 def linked(store: Snapshotter) -> None:
     os.rename(store.directories.snapshots, path(store, "..", "elsewhere"))
     os.symlink("../elsewhere", store.directories.snapshots)
@@ -307,6 +314,7 @@ LEFT_ALONE: Dict[str, List[Callable[[Snapshotter], None]]] = {
     "linked_directory": [linked],
     "broken_chain": [lost_parent, loop],
     "metadata_damaged": [no_labels, no_database],
+    "metadata_missing": [no_metadata],
 }
 
 
@@ -375,13 +383,46 @@ def test_what_only_a_person_can_mend(store: Snapshotter, code: str, make: Callab
     make(store)
     again = Snapshotter(store.root, EmulatedLayers())
     before = everything(store)
-    found = care.check_store(again, repair=True)
+    found = care.check_store(again, repair=True, inventory=True)
     finding = next(finding for finding in found.result["findings"] if finding["code"] == code)
     assert (finding["repairable"], finding["repaired"], finding["action"]) == (False, False, "")
+    # Whatever is wrong, what can be read is told.
+    with contextlib.closing(Snapshotter(store.root, EmulatedLayers())) as opened:
+        try:
+            names = [info.name for info in opened.walk()]
+        except FailedPrecondition:
+            names = []
+    assert [snapshot["name"] for snapshot in found.result["inventory"]] == names
+    assert bool(names) is not code.startswith(("metadata_", "linked_"))
+    assert found.result["exists"] is True
     assert found.result["healthy"] is (finding["severity"] == care.NOTICE)
     assert {name for name in everything(store) if "metadata" not in name} == {
         name for name in before if "metadata" not in name
     }
+
+
+def test_the_root_of_another_snapshotter_is_no_store(store: Snapshotter) -> None:
+    no_metadata(store)
+    with open(path(store, "metadata.db"), "wb"):
+        pass
+    again = Snapshotter(store.root, EmulatedLayers())
+    report = care.check_store(again, inventory=True).result
+    assert (report["exists"], report["healthy"], report["findings"], report["inventory"]) == (False, True, [], [])
+    with pytest.raises(FailedPrecondition, match="is the root of a snapshotter of containerd; name another root"):
+        again.walk()
+
+
+def test_an_inventory_with_a_disk_that_cannot_be_read(store: Snapshotter) -> None:
+    two_headers(store)
+    inventory = care.check_store(store, inventory=True).result["inventory"]
+    assert {snapshot["name"]: bool(snapshot["scratch"]) for snapshot in inventory} == {
+        "app": False,
+        "base": False,
+        "look": False,
+        "work": False,
+    }
+    assert all(snapshot["usage"] for snapshot in inventory)
+    assert "usage" not in care.check_store(store, inventory=True, quick=True).result["inventory"][0]
 
 
 def test_all_codes_are_shown_here_or_below() -> None:
@@ -440,10 +481,7 @@ def restored(store: Snapshotter, number: int) -> Snapshotter:
         tables.backup(target)
     for fresh in range(number):
         store.prepare(f"fresh{fresh}", "app")
-    store.close()
-    for name in os.listdir(store.root):
-        if name.startswith("metadata.sqlite3"):
-            os.unlink(path(store, name))
+    no_metadata(store)
     os.rename(copy, path(store, "metadata.sqlite3"))
     return Snapshotter(store.root, EmulatedLayers())
 
@@ -462,10 +500,7 @@ def test_layers_that_are_newer_than_restored_metadata_stay(store: Snapshotter, n
 
 
 def test_layers_that_are_older_than_new_metadata_stay(store: Snapshotter) -> None:
-    store.close()
-    for name in os.listdir(store.root):
-        if name.startswith("metadata.sqlite3"):
-            os.unlink(path(store, name))
+    no_metadata(store)
     opened = Snapshotter(store.root, EmulatedLayers())
     ensure_store(opened, force=True)
     opened.prepare("new")

@@ -119,6 +119,18 @@ def test_layers_without_metadata(at: Any) -> None:
         ensure_store(at())
     with pytest.raises(FailedPrecondition, match="has 2 layers but no metadata.sqlite3: restore that file"):
         at().prepare("new", "")
+    for look in (
+        at().walk,
+        lambda: at().stat("base"),
+        lambda: at().prepare("new", "base"),
+        lambda: at().remove("base"),
+    ):
+        with pytest.raises(FailedPrecondition, match="has 2 layers but no metadata.sqlite3: restore that file"):
+            look()
+    with pytest.raises(FailedPrecondition, match="has 2 layers but no metadata.sqlite3: restore that file"):
+        at(rehearse=True).walk()
+    planned = ensure_store(at(rehearse=True), rootfs_size="40GB", force=True)
+    assert planned.result["actions"] == ["create", "configure"]
     assert "metadata.sqlite3" not in os.listdir(at().root)
     ensure_store(at(), force=True)
     at().prepare("new", "")
