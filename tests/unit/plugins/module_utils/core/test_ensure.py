@@ -437,6 +437,25 @@ def test_list(store: Snapshotter) -> None:
         list_snapshots(store, filters=["kind="])
 
 
+def test_a_list_of_what_is_still_there(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody stops for a list: what is removed while it is made is left out, what cannot be read fails it."""
+    for key in ("a", "b"):
+        store.prepare(key, "base")
+    usage = store.usage
+
+    def late(name: str) -> Any:
+        if name == "a":
+            store.remove("a")
+        return usage(name)
+
+    monkeypatch.setattr(store, "usage", late)
+    assert names(list_snapshots(store, usage=True)) == ["b", "base"]
+    os.truncate(os.path.join(store.directories.directory(store.stat("b").id), "sandbox.vhdx"), 1000)
+    with pytest.raises(FailedPrecondition, match="sandbox.vhdx is not a usable VHDX file"):
+        list_snapshots(store, scratch=True)
+    assert list_snapshots(store, names=["b"], scratch=True, tolerant=True).result["snapshots"][0]["scratch"] is None
+
+
 # -- layer -------------------------------------------------------------------
 
 
