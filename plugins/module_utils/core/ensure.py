@@ -30,7 +30,7 @@ from .errors import (
 )
 from .failpoint import failpoint
 from .layers.base import ImportResult
-from .metastore import ROOTFS_SIZE
+from .metastore import ROOTFS_SIZE, damaged
 from .model import ACTIVE, COMMITTED, VIEW, Info
 from .sizes import parse_size
 from .snapshotter import Snapshotter, is_unpack_key
@@ -321,7 +321,10 @@ def _absent(snapshotter: Snapshotter, name: str, recursive: bool) -> Outcome:
         )
     doomed = [name]
     for parent in doomed:
-        doomed.extend(snapshotter.children(parent))
+        children = snapshotter.children(parent)
+        if name in children:
+            raise damaged(f"the parent {name!r} is its own ancestor", parent=name)
+        doomed.extend(children)
     change = _Change(snapshotter, *doomed)
     for leaf in reversed(doomed):
         try:

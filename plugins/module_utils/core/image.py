@@ -29,6 +29,7 @@ from .errors import (
 from .formats import ociimage
 from .formats.ociimage import Image, Layer
 from .layers.base import ImportResult
+from .metastore import damaged
 from .model import COMMITTED
 from .snapshotter import Snapshotter
 
@@ -250,6 +251,8 @@ def _chain_in_store(snapshotter: Snapshotter, name: str) -> List[Link]:
         raise InvalidArgument(f"chain_id {name!r} is not sha256: and 64 lower-case hexadecimal digits")
     chain: List[Link] = []
     while ociimage.is_digest(name):
+        if any(link.name == name for link in chain):
+            raise damaged(f"the parent {name!r} is its own ancestor", parent=name)
         info = find(snapshotter, name)
         chain.insert(0, Link(name, info.parent if info else "", ""))
         name = chain[0].parent

@@ -466,7 +466,7 @@ class Transaction:
             row = self._db.execute("SELECT id, parent FROM snapshots WHERE name = ?", (parent,)).fetchone()
             if row is None or row[0] in chain:
                 problem = "has no record" if row is None else "is its own ancestor"
-                raise _damaged(f"the parent {parent!r} {problem}", parent=str(parent))
+                raise damaged(f"the parent {parent!r} {problem}", parent=str(parent))
             chain.append(_checked_id(row[0]))
             parent = row[1]
         return tuple(chain)
@@ -511,7 +511,7 @@ class Transaction:
         last = rows[0][0] if len(rows) == 1 else None
         # A rowid of SQLite, which an id is, has 63 bits.
         if not isinstance(last, int) or not 0 <= last < (1 << 63) - 1:
-            raise _damaged("it does not say which id was given out last")
+            raise damaged("it does not say which id was given out last")
         return last + 1
 
     # -- changing ------------------------------------------------------------
@@ -724,7 +724,8 @@ class Transaction:
         return kept
 
 
-def _damaged(what: str, **details: Any) -> FailedPrecondition:
+def damaged(what: str, **details: Any) -> FailedPrecondition:
+    """The error for records that cannot be right."""
     return FailedPrecondition(
         f"the metadata is damaged: {what}; the module store_check says what else is wrong", **details
     )
@@ -733,7 +734,7 @@ def _damaged(what: str, **details: Any) -> FailedPrecondition:
 def _checked_id(number: Any) -> int:
     """An id as it was read. It becomes the name of a directory, so it must not be able to hold a path."""
     if not isinstance(number, int):
-        raise _damaged(f"{number!r} is no id")
+        raise damaged(f"{number!r} is no id")
     return number
 
 
@@ -749,13 +750,13 @@ def _infos(rows: List[Any]) -> List[Info]:
     if {*map(type, numbers)} != {int} or any(
         {*map(type, column)} != {str} for column in (kinds, names, parents, texts, created, updated)
     ):
-        raise _damaged("a record has a value of another type than it was written with")
+        raise damaged("a record has a value of another type than it was written with")
     try:
         labels = json.loads("[" + ",".join(texts) + "]")
     except ValueError as error:
-        raise _damaged(f"labels cannot be read: {error}") from None
+        raise damaged(f"labels cannot be read: {error}") from None
     if len(labels) != len(rows) or {*map(type, labels)} != {dict}:
-        raise _damaged("labels cannot be read")
+        raise damaged("labels cannot be read")
     columns = zip(kinds, names, parents, labels, created, updated, numbers)
     return [tuple.__new__(Info, values) for values in columns]
 

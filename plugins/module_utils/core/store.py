@@ -9,6 +9,7 @@ bytes of the scratch disks that are prepared without one of their own.
 
 from __future__ import annotations
 
+import graphlib
 import os
 from typing import Any, Dict, List, Optional, Union
 
@@ -173,10 +174,18 @@ class _Store:
                 root=self._shown,
                 snapshots=len(infos),
             )
+        circle = _has_circle(infos)
         for info in _leaves_first(infos):
             for target in self._snapshotter.mounted_at(info.name):
                 self._snapshotter.unmount(target)
-            self._snapshotter.remove(info.name)
+            try:
+                self._snapshotter.remove(info.name)
+            except FailedPrecondition:
+                if not circle:
+                    raise
+                # Each has a child; such records can only go with the file.
+                self._damaged = True
+                continue
             self._actions.append(f"remove {info.name}")
 
     def _destroy_layers(self, force: bool) -> None:
@@ -283,6 +292,15 @@ def _names(directory: str) -> List[str]:
 
 def _listed(names: List[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _has_circle(infos: List[Info]) -> bool:
+    """Whether some snapshot is its own ancestor."""
+    try:
+        graphlib.TopologicalSorter({info.name: [info.parent] for info in infos}).prepare()
+    except graphlib.CycleError:
+        return True
+    return False
 
 
 def _leaves_first(infos: List[Info]) -> List[Info]:

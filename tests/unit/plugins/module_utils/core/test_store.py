@@ -16,6 +16,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     InvalidArgument,
     Unavailable,
 )
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.image import ensure_image
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.rehearsal import Rehearsal
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
@@ -136,6 +137,30 @@ def test_layers_without_metadata(at: Any) -> None:
     at().prepare("new", "")
     assert at().stat("new").id == 3
     assert sorted(os.listdir(at().directories.snapshots)) == ["1", "2", "3"]
+
+
+def test_snapshots_that_are_their_own_ancestors(at: Any) -> None:
+    """As no task makes them, only damage: nothing goes round in it for ever, and the store can be removed."""
+    names = [f"sha256:{letter * 64}" for letter in "ab"]
+    for name, parent in zip(names, ["", *names]):
+        at().prepare("key", parent)
+        at().commit(name, "key")
+    at().prepare("work", names[0])
+    with at().metadata().write() as tx:
+        tx._db.execute("UPDATE snapshots SET parent = ? WHERE name = ?", tuple(reversed(names)))
+    for task in (
+        lambda: ensure_snapshot(at(), "absent", name=names[0], recursive=True),
+        lambda: ensure_image(at(), "absent", chain_id=names[1]),
+        lambda: at().prepare("more", names[1]),
+    ):
+        with pytest.raises(FailedPrecondition, match="metadata is damaged: the parent 'sha256:.* is its own ancestor"):
+            task()
+    assert len(at().walk()) == 3
+    planned = ensure_store(at(rehearse=True), "absent", force=True)
+    assert len(at().walk()) == 3
+    removed = ensure_store(at(), "absent", force=True)
+    assert removed.result["actions"] == planned.result["actions"] == ["remove work", "remove"]
+    assert not os.path.exists(at().root)
 
 
 def test_the_size_that_tasks_inherit(at: Any) -> None:
