@@ -14,6 +14,7 @@ import base64
 import hashlib
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -392,15 +393,24 @@ def test_a_repair_that_is_killed_is_finished(requests, place, figures):
     figures(operations_killed=1, kills=kills, losses=0)
 
 
-def test_a_store_that_is_killed_while_it_is_made(requests, place, figures):
-    place.back("empty")
-    request = place.request("ensure_store", rootfs_size="40GB")
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_store_that_is_killed_while_it_is_made(lost, requests, place, figures):
+    """In an empty root, or beside layers and a log whose metadata were lost."""
+    place.back("filled" if lost else "empty")
+    metadata = os.path.join(place.root, "metadata.sqlite3")
+    if lost:
+        for suffix in ("-wal", "-shm"):
+            shutil.copyfile(metadata, metadata + suffix)
+        os.unlink(metadata)
+    request = place.request("ensure_store", rootfs_size="40GB", force=lost)
     kills = 0
     for point in killed_at_each(requests, place, request):
         kills += 1
-        kit.ids(place)
+        if not lost:
+            kit.ids(place)
         store = requests.run(request).reply["results"][0]["result"]["store"]
         assert (store["protected"], store["rootfs_size"], store["snapshots"]) == (True, 40 * GIB, 0), point
+        assert lost is os.path.exists(metadata + ".lost-wal"), point
     figures(operations_killed=1, kills=kills, losses=0)
 
 

@@ -213,11 +213,19 @@ class Metastore:
                 failpoint("metadata.create.journal")
             finally:
                 connection.close()
-            failpoint("metadata.create.link")
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                pass
+            with FileLock(f"{path}-turn") as turn:
+                try:
+                    if not turn.acquire(BUSY_TIMEOUT):
+                        raise _kept_locked(path)
+                except OSError:
+                    # A file system without locks.
+                    pass
+                _set_log_aside(path)
+                failpoint("metadata.create.link")
+                try:
+                    os.link(draft, path)
+                except FileExistsError:
+                    pass
             failpoint("metadata.create.linked")
             sync_directory(os.path.dirname(path))
         finally:
@@ -260,6 +268,19 @@ class Metastore:
         """Make sure that no id up to ``last`` is given out again."""
         with self.write() as tx:
             tx.burn(last)
+
+
+def _set_log_aside(path: str) -> None:
+    """Rename what is left of the log of a database that is gone; SQLite would apply it to a new one of that name.
+
+    To be called by who has the turn: only with it does a database get that name.
+    """
+    if os.path.lexists(path):
+        return
+    for suffix in ("-journal", "-wal", "-shm"):
+        if os.path.lexists(path + suffix):
+            failpoint("metadata.create.aside")
+            os.replace(path + suffix, f"{path}.lost{suffix}")
 
 
 def _delete_database(path: str) -> None:

@@ -139,6 +139,25 @@ def test_layers_without_metadata(at: Any) -> None:
     assert sorted(os.listdir(at().directories.snapshots)) == ["1", "2", "3"]
 
 
+def test_the_log_of_lost_metadata_is_not_applied_to_new_ones(at: Any) -> None:
+    store = at()
+    fill(store)
+    log = os.path.join(store.root, "metadata.sqlite3-wal")
+    with open(log, "rb") as file:
+        newer = file.read()
+    store.close()
+    os.unlink(os.path.join(store.root, "metadata.sqlite3"))
+    with open(log, "wb") as file:
+        file.write(newer)
+
+    ensure_store(at(), force=True)
+    assert at().walk() == []
+    with open(os.path.join(store.root, "metadata.sqlite3.lost-wal"), "rb") as file:
+        assert file.read() == newer
+    assert ensure_store(at(), "absent", force=True).result["store"] is None
+    assert not os.path.exists(store.root)
+
+
 def test_snapshots_that_are_their_own_ancestors(at: Any) -> None:
     """As no task makes them, only damage: nothing goes round in it for ever, and the store can be removed."""
     names = [f"sha256:{letter * 64}" for letter in "ab"]
