@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import sys
 
-# Who dies at a failpoint is the process that has called.
-for name in ("WCOW_FAILPOINT", "WCOW_FAILPOINT_ERROR", "WCOW_FAILPOINTS_LOG"):
-    os.environ.pop(name, None)
-sys.path.insert(0, sys.argv[1])
 
-from core.formats import vhdx  # noqa: E402 - core reads the environment
+def main(core: str, disk: str, size: int) -> None:
+    # Who dies at a failpoint is the process that has called; the core reads this as it is imported.
+    for name in ("WCOW_FAILPOINT", "WCOW_FAILPOINT_ERROR", "WCOW_FAILPOINTS_LOG"):
+        os.environ.pop(name, None)
+    sys.path.insert(0, core)
+    from core.formats import vhdx
 
-path, size = sys.argv[2], int(sys.argv[3])
-if vhdx.read_info(path).virtual_size < size:
-    vhdx.grow(path, size)
+    if vhdx.read_info(disk).virtual_size < size:
+        vhdx.grow(disk, size)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
