@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Everything that is installed, built or cached lies in .cache; `make clean` removes it.
+# All installed, built and cached files are in .cache. `make clean` removes them.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -12,11 +12,11 @@ VENV := $(CACHE)/venv
 COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
 LANES := lint unit contract reliability integration peers sanity
-LONG_LANES := faults molecule browser
-PYTEST := pytest -n 2
+LONG_LANES := faults molecule browser docs
+PYTEST := tests/in_memory pytest -n 2
 
 export PATH := $(VENV)/bin:$(PATH)
-# ansible-core refuses to start in a locale that is not UTF-8.
+# ansible-core does not start in a locale other than UTF-8.
 export LC_ALL := C.UTF-8
 export ANSIBLE_HOME := $(CACHE)/ansible
 export ANSIBLE_REMOTE_TEMP := $(CACHE)/ansible/tmp
@@ -26,16 +26,17 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv build demo test test-long account wine fuzz test-pythons test-ansibles bench clean $(LANES) $(LONG_LANES)
+.PHONY: help venv build demo test test-long account wine fuzz test-pythons test-ansibles test-all-ansibles test-fresh bench release clean \
+  $(LANES) $(LONG_LANES)
 
-help: ## Say what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 15
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 # -- setting up ---------------------------------------------------------------
 
 venv: $(VENV)/test.stamp $(CACHE)/dev ## Install all tools into .cache/venv
 
-# Debian takes the pip module apart from Python; ensurepip is what a venv lacks there.
+# Debian packages ensurepip separately from Python. Without it, a venv has no pip.
 $(VENV)/bin/python:
 	@for python in $${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}; do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -52,12 +53,12 @@ $(VENV)/test.stamp: tests/requirements/test.txt tests/requirements/core.txt $(VE
 	python -m pip install --quiet -r $<
 	@touch $@
 
-# Tests import the checkout itself under the name that Ansible gives to the collection.
+# Tests import the checkout under the collection's Python package name.
 $(CACHE)/dev:
 	mkdir -p $@/ansible_collections/wcow
 	ln -sfn ../../../.. $@/ansible_collections/wcow/snapshotter
 
-build: $(COLLECTION)/MANIFEST.json ## Build the collection and install the artefact into .cache/collections
+build: $(COLLECTION)/MANIFEST.json ## Build the collection and install it into .cache/collections
 
 $(COLLECTION)/MANIFEST.json: $(wildcard $(shell git ls-files -co --exclude-standard)) | $(VENV)/demo.stamp
 	rm -rf $(CACHE)/build
@@ -65,94 +66,162 @@ $(COLLECTION)/MANIFEST.json: $(wildcard $(shell git ls-files -co --exclude-stand
 	ansible-galaxy collection install --offline --force -p $(CACHE)/collections $(CACHE)/build/*.tar.gz
 	@touch $@
 
-# -- what people run ----------------------------------------------------------
+# -- demo and tests -----------------------------------------------------------
 
-demo: build ## The life of a snapshot on three lab nodes: once, again (nothing changes), and its removal
+demo: build $(CACHE)/dev ## Create and remove snapshots on three lab nodes; find and repair damage of containerd
 	@trap 'python -m lab down' EXIT; \
 	export ANSIBLE_CALLBACK_RESULT_FORMAT=yaml; \
 	play() { echo; echo "== $$1"; shift; ansible-playbook -i .lab/inventory.yml playbooks/demo.yml "$$@"; }; \
-	python -m lab up --nodes 3; \
-	play "First run: everything is made" --skip-tags remove; \
-	play "Second run: nothing is left to do" --skip-tags remove | tee $(CACHE)/demo.log; \
+	containerd() { echo; echo "== $$1"; shift; ansible-playbook -i .lab/inventory.yml wcow.snapshotter.$$1 \
+	  -e wcow_store=containerd -e wcow_report=$(CACHE)/demo/report -e wcow_minimum_free=1MB; }; \
+	python -m lab up --nodes 3 --containerd; \
+	play "First run: everything is created" --skip-tags remove; \
+	play "Second run: nothing changes" --skip-tags remove | tee $(CACHE)/demo.log; \
 	if grep -q 'changed=[1-9]' $(CACHE)/demo.log; then echo "The second run changed something." >&2; exit 1; fi; \
-	play "Third run: everything is removed" --tags remove
+	play "Third run: everything is removed" --tags remove; \
+	echo; echo "== The containerd of node1 is damaged, as crashes do it"; \
+	for kind in leftover orphan dangling-child; do python -m lab break node1 $$kind; done; \
+	if containerd "An audit finds the damage" audit; then echo "The audit found nothing." >&2; exit 1; fi; \
+	containerd "A repair, while containerd runs" maintenance; \
+	containerd "A second audit finds nothing" audit
 
-test: venv ## Run all lanes and say what ran and what was skipped (WCOW_REQUIRE_ALL=1: a skip is a failure)
+test: venv ## Run all lanes and show what ran and what was skipped (WCOW_REQUIRE_ALL=1: a skip is a failure)
 	@$(MAKE) --no-print-directory account NAME="make test" RUN="$(LANES)"
 	@echo "Not run here: make test-long ($(LONG_LANES)), make wine, make test-pythons, make test-ansibles, make bench"
 
-test-long: venv ## The lanes that take longer: each network fault, each role with molecule, the report in a browser
+test-long: venv ## Run the long lanes: each network fault, each role with molecule, the report in a browser
 	@$(MAKE) --no-print-directory account NAME="make test-long" RUN="$(LONG_LANES)"
 
-account: # Runs the lanes RUN, each whatever became of the others, and adds up what they did.
-	@rm -f $(REPORT); failed=""; \
-	for lane in $(RUN); do $(MAKE) --no-print-directory $$lane || failed="$$failed $$lane"; done; \
+account: # Runs the lanes in RUN and adds up their results and times. A lane also runs if an earlier one failed.
+	@rm -f $(REPORT); failed=""; times=""; \
+	for lane in $(RUN); do \
+	  begin=$$SECONDS; $(MAKE) --no-print-directory $$lane || failed="$$failed $$lane"; \
+	  times="$$times, $$lane $$((SECONDS - begin)) s"; \
+	done; \
 	echo; echo "== $(NAME)"; grep -v ^figure $(REPORT); \
 	awk '/^figure /{n = $$2; for (i = 3; i < NF; i++) n = n " " $$i; sum[n] += $$NF} \
 	  END {for (n in sum) printf "  tried: %s %d\n", n, sum[n]}' $(REPORT) | sort; \
 	awk '/ passed, /{p += $$2; f += $$4; s += $$6} END {printf "%d passed, %d failed, %d skipped\n", p, f, s}' $(REPORT); \
+	echo "Time: $$SECONDS s ($${times#, })"; \
 	if [ -n "$$failed" ]; then echo "Lanes that failed:$$failed" >&2; exit 1; fi
 
 # -- lanes --------------------------------------------------------------------
 
-lint: venv build ## ruff, mypy --strict, yamllint, ansible-lint, changelog, ansible-doc of every module
+lint: venv build ## Run ruff, mypy --strict, yamllint, ansible-lint, changelog, REUSE, prose, documentation, galaxy-importer
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync $(LINTS)
+	@echo "lint: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
+
+# The slow ones begin first.
+LINTS := lint-ansible lint-artefact lint-prose lint-documentation lint-code lint-files
+.PHONY: $(LINTS)
+
+lint-ansible:
+	ansible-lint --offline --strict
+
+lint-artefact:
+	python tests/publish/importer.py --repository https://example.invalid/wcow.snapshotter $(CACHE)/build/*.tar.gz
+
+lint-prose:
+	python tests/prose/check.py
+
+lint-documentation:
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs all --disallow-unknown-collection-refs \
+	  --check-extra-docs-refs .
+	ansible-doc --type module $$(cd plugins/modules && printf 'wcow.snapshotter.%s ' $$(ls *.py | sed 's/\.py$$//')) >/dev/null
+	ansible-doc --type callback wcow.snapshotter.progress >/dev/null
+
+lint-code:
 	ruff check
 	ruff format --check
 	mypy
-	yamllint --strict .
-	ansible-lint --offline --strict
-	antsibull-changelog lint
-	ansible-doc --type module $$(cd plugins/modules && printf 'wcow.snapshotter.%s ' $$(ls *.py | sed 's/\.py$$//')) >/dev/null
-	ansible-doc --type callback wcow.snapshotter.progress >/dev/null
-	@echo "lint: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
-unit: venv ## Tests of each piece
+lint-files:
+	yamllint --strict .
+	antsibull-changelog lint
+	reuse lint --quiet || reuse lint
+	pytest --quiet tests/prose tests/publish
+
+unit: venv ## Run the unit tests
 	WCOW_REPORT=$(REPORT) $(PYTEST) tests/unit
 
-contract: venv ## The snapshotter contract over each layer store
+contract: venv ## Test the snapshotter contract on each layer store
 	WCOW_REPORT=$(REPORT) $(PYTEST) tests/contract
 
-reliability: venv ## Kills, power cuts, races, full disks, hostile input: nothing lost, nothing leaked
+reliability: venv ## Test kills, power cuts, races, full disks and hostile input: nothing is lost or leaked
 	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal tests/reliability
 
-integration: venv build ## ansible-playbook against lab nodes
+integration: venv build ## Run ansible-playbook against lab nodes
 	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m "not long" tests/integration
 
-faults: venv build ## The long ones of those: connections that break at each request of each task, nodes that die
-	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m long tests/integration
+faults: venv build ## Run the long tests: broken connections at each request, nodes that die, databases under a writer
+	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m long tests/integration tests/peers
 
-molecule: venv build ## Each role on lab nodes of its own: converge, again without a change, verify
-	molecule test --all
+molecule: venv build ## Test each role on its own lab nodes: converge, idempotence, verify
+	tests/in_memory molecule test --all
 	@echo "molecule: $(words $(wildcard extensions/molecule/*/molecule.yml)) passed, 0 failed, 0 skipped" >> $(REPORT)
 
-browser: venv ## The report in Chromium: read, sorted, searched, attacked; pictures of it in .cache/report-browser
+browser: venv ## Test the report in Chromium; pictures of it are in .cache/report-browser
 	WCOW_REPORT=$(REPORT) $(PYTEST) --dist loadfile tests/browser
 
-peers: venv ## The same operations on containerd and on ours; qemu-img on our disks
-	WCOW_REPORT=$(REPORT) $(PYTEST) tests/peers
+docs: venv build ## Build the documentation site into .cache/docs/html, without a warning
+	tests/build_docs
+	@echo "docs: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
-sanity: venv ## ansible-test sanity and units, offline
+peers: venv ## Compare with containerd, pull through CRI, and check disks with qemu-img
+	WCOW_REPORT=$(REPORT) $(PYTEST) -m "not long" tests/peers
+
+sanity: venv ## Run ansible-test sanity, and collect the unit tests with ansible-test units, offline
 	tests/run_sanity
 	@echo "sanity: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
-wine: venv build ## The core on Windows Python in a patched Wine, against stand-ins for the DLLs of Windows (Debian 12)
+wine: venv build ## Test the core on Windows Python in a patched Wine, with stand-ins for Windows DLLs (Debian 12)
 	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) --dist worksteal tests/wine
 
 FUZZ := 10
-fuzz: venv ## Look for cases that fail: those that are generated, others than in make test, FUZZ times over
+fuzz: venv ## Repeat the tests with generated cases FUZZ times, with different cases each time
 	for round in $$(seq $(FUZZ)); do WCOW_FUZZ=1 $(PYTEST) -m hypothesis tests/unit tests/reliability || exit 1; done
 
-test-pythons: $(VENV)/bin/python $(CACHE)/dev ## The tests of the core on every other Python that is installed, 3.9 to 3.14
-	tests/run_pythons
+PYTHONS := 3.9 3.10 3.11 3.12 3.13 3.14
+test-pythons: $(VENV)/bin/python $(CACHE)/dev ## Test the core on every other installed Python in PYTHONS
+	tests/run_pythons $(PYTHONS)
 
-test-ansibles: venv ## Plays with the oldest and the newest ansible-core that is supported
+test-ansibles: venv ## Run plays with the oldest and the newest supported ansible-core
 	tests/run_ansibles
 
-bench: venv ## Measure; WCOW_BENCH_SMOKE=1 for a short run
+test-all-ansibles: venv ## Run sanity and plays with every supported ansible-core
+	tests/run_ansibles all
+
+bench: venv ## Run the benchmarks (WCOW_BENCH_SMOKE=1: a short run)
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_metastore.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_go.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_serve.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_containerd.py
+	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_containerd_api.py
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_wire.py
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_set.py
 	PYTHONPATH=$(CACHE)/dev python tests/benchmarks/bench_fleet.py
 
-clean: ## Remove everything that make made
+FRESH := "make demo" "make test"
+test-fresh: $(VENV)/bin/python ## Run the demo and all lanes in a minimal Debian, as root (FRESH='"make demo"': other commands)
+	tests/run_fresh $(FRESH)
+
+# -- publishing ---------------------------------------------------------------
+
+# Exported, because the values come from the command line and must not become shell code.
+export REPOSITORY VERSION ISSUES DOCUMENTATION CONTACT
+release: venv ## Make a release: REPOSITORY=https://... VERSION=1.0.0, also ISSUES, DOCUMENTATION, CONTACT
+	@: "$${REPOSITORY:?make release needs REPOSITORY=https://...}" "$${VERSION:?make release needs VERSION=1.0.0}"
+	@python tests/publish/release.py --repository "$$REPOSITORY" --version "$$VERSION" --issues "$${ISSUES:-}" \
+	  --documentation "$${DOCUMENTATION:-}" --contact "$${CONTACT:-}"
+	antsibull-changelog release --version "$$VERSION"
+	ansible-galaxy collection build --force --output-path $(CACHE)/release
+	python tests/publish/importer.py "$(CACHE)/release/wcow-snapshotter-$$VERSION.tar.gz"
+	@echo; echo "Version $$VERSION is in the work tree and in this artefact:"; \
+	sha256sum "$(CACHE)/release/wcow-snapshotter-$$VERSION.tar.gz" | sed 's/^/  /'; \
+	echo "Read the changes (git diff), then publish:"; \
+	echo "  git add --all && git commit -m 'Release $$VERSION' && git tag $$VERSION"; \
+	echo "  git push $$REPOSITORY HEAD $$VERSION"; \
+	echo "  ansible-galaxy collection publish $(CACHE)/release/wcow-snapshotter-$$VERSION.tar.gz"
+
+clean: ## Remove everything that make created
 	rm -rf $(CACHE) .lab build

@@ -3,13 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lab nodes: loopback stand-ins for Windows hosts.
 
-``python -m lab up`` starts them. Real Ansible connections (psrp, winrm) talk
-to them with real PowerShell remoting and WinRS over WS-Management, and they
-run the node's Python as an ordinary local process. docs/lab.md says what they
-model and what they do not.
+``python -m lab up`` starts them. Ansible's psrp and winrm connections talk to
+them with real PowerShell remoting and WinRS over WS-Management, and its ssh
+connection with a real ssh client. A lab node
+runs its Python as a local process. docs/lab.md lists what lab nodes model.
 
-Bytes come in through ``http`` and ``authentication``, become a
-``wsman.Request`` that ``node`` answers with the help of a shell
-(``psrp_shell``, ``winrs_shell``), and a shell runs its script by ``powershell``
-(the grammar) and ``process`` (the processes).
+The path of a request::
+
+    http, authentication      bytes to an envelope
+    node, wsman               envelope to a call of a shell
+    psrp_shell, winrs_shell   call to a script and its input
+    ssh                       the same, from the command line of an ssh session
+    encoded_command           command line of powershell.exe to a script
+    scripts, powershell       script to statements
+    process                   statements to local processes
+    windows                   the calls of Windows that the collection's scripts make
+
+``containerd`` is a package of its own: the simulated containerd of a node.
 """

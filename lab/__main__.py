@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m lab``: start, look at, disturb and stop loopback nodes. See docs/lab.md."""
+"""``python -m lab``: starts, shows, disturbs and stops lab nodes. See docs/lab.md."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import platform
 import re
 import secrets
 import select
+import socket
 import ssl
 import subprocess
 import sys
@@ -22,30 +23,40 @@ from pathlib import Path
 
 from . import faults, inventory, package, sample, server, state
 from .authentication import SCHEMES
-from .host import ADDRESS
+from .containerd.node import ADDRESS as CONTAINERD_ADDRESS
+from .containerd.node import DAMAGES, Failure, NodeContainerd
+from .host import ADDRESS, USER
 
-_CONNECTIONS = ("psrp", "winrm")
 _MAX_NODES = 64
-#: Seconds that a new lab may take until it answers.
+#: Seconds in which a new lab has to answer.
 _PATIENCE = 30.0
 
 
+#: What ``break`` does without damaging the store.
+_SWITCHES = {
+    "stopped": "containerd does not run, until started",
+    "started": "containerd runs again",
+}
+
+
 class _Failure(Exception):
-    """Why a command cannot do what it was asked for, for the person who asked."""
+    """A command fails. The message is for the user."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command. 0 is success, 1 a failure, 2 a wrong command line, 3 (status) a lab that is down."""
-    if arguments == ["serve"]:  # What up starts in the background.
+    """Run one command. Returns 0 on success, 1 on failure, 2 for a wrong command line, 3 if status finds no lab."""
+    if arguments == ["serve"]:  # The background process of up.
         return server.main()
     options = _parser().parse_args(arguments)
     try:
         if options.command == "package":
             digest = package.write_package(Path(options.file), options.version)
-            print(f"{options.file} says that it is Python {options.version}. SHA-256: {digest}")
+            print(f"{options.file} reports itself as Python {options.version}. SHA-256: {digest}")
             return 0
         if options.command == "layer":
-            sample.write_layer(Path(options.file))
+            digest, diff_id = sample.write_layer(Path(options.file))
+            print(f"{options.file} is a base layer of a few files, gzipped. SHA-256: {digest}")
+            print(f"For option digest of the module layer (the digest of the plain tar): sha256:{diff_id}")
             return 0
         directory = Path(options.directory).absolute()
         if options.command == "up":
@@ -54,8 +65,10 @@ def main(arguments: list[str]) -> int:
             return _status(directory)
         if options.command == "fault":
             return _fault(directory, options)
+        if options.command == "break":
+            return _break(directory, options)
         return _down(directory, options.purge)
-    except (_Failure, OSError) as failure:
+    except (_Failure, Failure, OSError) as failure:
         print(f"lab: {failure}", file=sys.stderr)
         return 1
 
@@ -65,65 +78,81 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start a lab in the background and write its inventory")
     up.add_argument(
-        "--nodes", type=_count, default=3, metavar="N", help=f"how many nodes, 1 to {_MAX_NODES} (default 3)"
+        "--nodes", type=_count, default=3, metavar="N", help=f"number of nodes, 1 to {_MAX_NODES} (default 3)"
     )
     up.add_argument(
         "--connection",
-        type=_list_of(_CONNECTIONS),
+        type=_list_of(state.CONNECTIONS),
         default=("psrp", "psrp", "winrm"),
         metavar="LIST",
-        help="connections, dealt out to the nodes in turn (default psrp,psrp,winrm)",
+        help=f"connections of the nodes, in turn: {', '.join(state.CONNECTIONS)} (default psrp,psrp,winrm)",
     )
     up.add_argument(
         "--auth",
         type=_list_of(SCHEMES),
         default=("basic",),
         metavar="LIST",
-        help="what nodes accept: basic, ntlm, or basic,ntlm (default basic)",
+        help="authentication: basic, ntlm, or basic,ntlm (default basic)",
     )
-    up.add_argument("--tls", action="store_true", help="HTTPS, with a certificate authority of the lab's own")
-    up.add_argument("--latency", type=_seconds, default=0.0, metavar="S", help="seconds before each answer (default 0)")
+    up.add_argument("--tls", action="store_true", help="use HTTPS, with a certificate authority for this lab")
     up.add_argument(
-        "--spawn", type=_seconds, default=0.0, metavar="S", help="seconds that a new shell takes (default 0)"
+        "--latency", type=_seconds, default=0.0, metavar="S", help="delay of each answer in seconds (default 0)"
+    )
+    up.add_argument(
+        "--spawn", type=_seconds, default=0.0, metavar="S", help="extra delay of a new shell in seconds (default 0)"
     )
     up.add_argument(
         "--python",
         type=_program,
         default=sys.executable,
         metavar="PATH",
-        help="what nodes run as Python (default this)",
+        help="the Python of the nodes (default: this one)",
     )
     up.add_argument("--without-python", action="store_true", help="nodes have no Python")
-    status = commands.add_parser("status", help="say whether the lab is up; exit code 3 if it is not")
-    down = commands.add_parser("down", help="stop the lab; the nodes' files stay")
-    down.add_argument("--purge", action="store_true", help="delete the nodes' files and the logs too")
+    up.add_argument("--containerd", action="store_true", help="nodes have a simulated containerd")
+    status = commands.add_parser("status", help="show whether the lab is up; exit code 3 if it is not")
+    down = commands.add_parser("down", help="stop the lab; the files of the nodes stay")
+    down.add_argument("--purge", action="store_true", help="also delete the files of the nodes and the logs")
     fault = commands.add_parser(
         "fault",
-        help="let something go wrong with one request of a node, once",
+        help="make one request of a node fail",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="kinds:\n" + "\n".join(f"  {kind:12}{meaning}" for kind, meaning in faults.KINDS.items()),
     )
-    fault.add_argument("node", help="which node, for example node1")
+    fault.add_argument("node", help="the node, for example node1")
     fault.add_argument(
-        "--kind", choices=[*faults.KINDS, "none"], required=True, help="see below; none takes back the last wish"
+        "--kind",
+        choices=[*faults.KINDS, "none"],
+        required=True,
+        help="see below; none removes a fault that has not happened yet",
     )
     fault.add_argument(
-        "--at", type=_position, default=1, metavar="K", help="with the node's Kth request from now on (default 1)"
+        "--at", type=_position, default=1, metavar="K", help="the Kth request of the node from now on (default 1)"
     )
     fault.add_argument(
-        "--seconds", type=_seconds, default=1.0, metavar="S", help="for delay, late, down and die (default 1)"
+        "--seconds", type=_seconds, default=1.0, metavar="S", help="length of delay, late, down and die (default 1)"
     )
-    layer = commands.add_parser("layer", help="write a small base layer, for playbooks that want one to import")
+    damages = {**DAMAGES, **_SWITCHES}
+    damage = commands.add_parser(
+        "break",
+        help="damage or stop the containerd of a node",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="kinds:\n" + "\n".join(f"  {kind:16}{meaning}" for kind, meaning in damages.items()),
+    )
+    damage.add_argument("node", help="the node, for example node1")
+    damage.add_argument("kind", choices=list(damages), help="see below")
+    layer = commands.add_parser("layer", help="write a small base layer that playbooks can import")
     layer.add_argument("file", help="the gzipped tar to write")
-    runtime = commands.add_parser(
-        "package", help="write a Python for lab nodes, for playbooks that want one to install"
-    )
+    runtime = commands.add_parser("package", help="write a stand-in for a Python package that lab nodes can install")
     runtime.add_argument("file", help="the zip to write")
     runtime.add_argument(
-        "--version", type=_version, default=platform.python_version(), help="what it claims to be (default: this)"
+        "--version",
+        type=_version,
+        default=platform.python_version(),
+        help="the version that it reports (default: that of this Python)",
     )
-    for command in (up, status, down, fault):
-        command.add_argument("--directory", default=".lab", help="where the lab keeps its files (default .lab)")
+    for command in (up, status, down, fault, damage):
+        command.add_argument("--directory", default=".lab", help="the directory of the lab (default .lab)")
     return parser
 
 
@@ -157,7 +186,7 @@ def _version(text: str) -> str:
 
 def _program(text: str) -> str:
     if not (os.path.isfile(text) and os.access(text, os.X_OK)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a program")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an executable file")
     return os.path.abspath(text)
 
 
@@ -188,19 +217,26 @@ def _up(directory: Path, options: argparse.Namespace) -> int:
         with_python=not options.without_python,
         interpreter=options.python,
         password=secrets.token_urlsafe(18),
+        containerd=options.containerd,
     )
     _start(directory, configuration)
-    running, _ = state.read(directory)
+    running, _settings = state.read(directory)
     if running is None:
-        raise _Failure(f"the lab has ended at once, see {directory / state.SERVER_LOG}")
+        raise _Failure(f"the lab ended right after its start; see {directory / state.SERVER_LOG}")
     path = inventory.write(directory, running, configuration.password)
     silent = [node.name for node in running.nodes if not _answers(directory, running, node)]
     if silent:
         state.stop(directory)
-        raise _Failure(f"no answer from {', '.join(silent)}, see {directory / state.SERVER_LOG}")
+        raise _Failure(
+            f"{', '.join(silent)} did not answer, so the lab was stopped; see {directory / state.SERVER_LOG}"
+        )
     print(f"The lab is up: {len(running.nodes)} nodes in {directory}, authentication {' or '.join(running.auth)}.")
     for node in running.nodes:
         print(_described(directory, running, node))
+    if options.containerd:
+        print(
+            rf"Each node has a containerd: {CONTAINERD_ADDRESS} is {_shown(directory)}/NODE/pipe/containerd-containerd"
+        )
     print(f"Use it:  ansible-playbook -i {_shown(path)} PLAYBOOK      (the group is called windows)")
     print(f"Watch:   tail -f {_shown(directory / state.ACCESS_LOG)}")
     print(f"Stop it: {_command('down', directory)}")
@@ -208,7 +244,7 @@ def _up(directory: Path, options: argparse.Namespace) -> int:
 
 
 def _start(directory: Path, configuration: server.Configuration) -> None:
-    """Start the background process, and wait until it says that it listens, or why it does not."""
+    """Start the background process, and wait until it listens. Raises _Failure."""
     with (directory / state.SERVER_LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", "serve"],
@@ -229,7 +265,7 @@ def _start(directory: Path, configuration: server.Configuration) -> None:
         line = answer.readline() if heard else b""
     if not line:
         process.kill()
-    message = json.loads(line or b'{"error": "it gave no answer"}')
+    message = json.loads(line or b'{"error": "it did not answer"}')
     if "error" in message:
         process.wait()
         raise _Failure(f"the lab did not start: {message['error']} (see {directory / state.SERVER_LOG})")
@@ -256,10 +292,35 @@ def _fault(directory: Path, options: argparse.Namespace) -> int:
         raise _Failure(f"the lab has no node {options.node!r}; it has {', '.join(names)}")
     if options.kind == "none":
         faults.arm(directory / options.node, None)
-        print(f"{options.node} is asked for no fault.")
+        print(f"{options.node} has no fault waiting.")
     else:
         faults.arm(directory / options.node, faults.Fault(options.kind, options.at, options.seconds))
         print(f"With request {options.at} of {options.node} from now on: {faults.KINDS[options.kind]}.")
+    return 0
+
+
+def _break(directory: Path, options: argparse.Namespace) -> int:
+    containerd = NodeContainerd(directory / options.node)
+    if not containerd.exists():
+        raise _Failure(
+            f"{options.node} in {directory} has no containerd; "
+            f"start the lab with: {_command('up', directory)} --containerd"
+        )
+    is_running = state.read(directory)[1]
+    if options.kind == "started":
+        containerd.switch_on(wait=is_running)
+        print(f"containerd of {options.node} runs." if is_running else f"containerd of {options.node} runs from up on.")
+        return 0
+    was_stopped = containerd.is_stopped()
+    containerd.switch_off()
+    if options.kind == "stopped":
+        print(f"containerd of {options.node} is stopped. Start it with: python -m lab break {options.node} started")
+        return 0
+    try:
+        print(containerd.damage(options.kind))
+    finally:
+        if not was_stopped:
+            containerd.switch_on(wait=is_running)
     return 0
 
 
@@ -273,11 +334,20 @@ def _down(directory: Path, purge: bool) -> int:
 
 def _described(directory: Path, current: state.State, node: state.NodeState) -> str:
     url = f"{'https' if current.tls else 'http'}://{ADDRESS}:{node.port}/wsman"
-    return f"  {node.name:8}{node.connection:7}{url:32}  C: is {_shown(directory / node.name / 'C')}"
+    if node.connection in state.SSH_CONNECTIONS:
+        url = f"ssh://{USER}@{ADDRESS}:{node.port}"
+    width = max(5, *(len(known.connection) for known in current.nodes)) + 2
+    return f"  {node.name:8}{node.connection:{width}}{url:32}  C: is {_shown(directory / node.name / 'C')}"
 
 
 def _answers(directory: Path, current: state.State, node: state.NodeState) -> bool:
-    """Whether the node asks a stranger for credentials."""
+    """Return True if the node answers a request without credentials by 401, or begins to speak ssh."""
+    if node.connection in state.SSH_CONNECTIONS:
+        try:
+            with socket.create_connection((ADDRESS, node.port), _PATIENCE) as begun:
+                return begun.recv(8) == b"SSH-2.0-"
+        except OSError:
+            return False
     connection: http.client.HTTPConnection
     if current.tls:
         context = ssl.create_default_context(cafile=directory / state.AUTHORITY)
@@ -294,12 +364,12 @@ def _answers(directory: Path, current: state.State, node: state.NodeState) -> bo
 
 
 def _shown(path: Path) -> str:
-    """A path as a person would write it here."""
+    """Return a path, relative to the current directory if it is inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _command(name: str, directory: Path) -> str:
-    """A command line of this program that means the same directory."""
+    """Return a command line of this program for the same directory."""
     elsewhere = "" if directory == Path(".lab").absolute() else f" --directory {_shown(directory)}"
     return f"python -m lab {name}{elsewhere}"
 

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may talk to a lab node: HTTP Basic, NTLM and Negotiate with NTLM, and message encryption.
+"""Authenticates clients: HTTP Basic, NTLM, Negotiate with NTLM, and message encryption.
 
-With NTLM over plain HTTP each envelope is encrypted (MS-WSMV 2.2.9.1); over
-TLS it is not, and Basic never encrypts. NTLM authenticates a connection,
-Basic each request.
+NTLM over plain HTTP encrypts each envelope (MS-WSMV 2.2.9.1). NTLM over TLS
+and Basic do not. NTLM authenticates a connection, Basic authenticates each
+request.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _OCTETS = b"\tContent-Type: application/octet-stream\r\n"
 
 
 class Rejected(Exception):
-    """The request is not, or not yet, authenticated: 401 with these WWW-Authenticate values.
+    """The request is not authenticated: the answer is 401 with these WWW-Authenticate values.
 
-    ``failed`` tells wrong credentials from a step on the way.
+    ``failed`` is True for wrong credentials, and False for a step of an exchange.
     """
 
     def __init__(self, challenges: list[str], failed: bool) -> None:
@@ -44,23 +44,23 @@ class Rejected(Exception):
 
 
 class EncryptionError(Exception):
-    """An envelope that is not encrypted as it must be, or that has been changed on its way."""
+    """The envelope lacks the required encryption, or was changed in transit."""
 
 
 class Accepted(NamedTuple):
-    """The user, and the WWW-Authenticate value (or "") that ends the exchange."""
+    """The user, and the WWW-Authenticate value that ends the exchange ("" for none)."""
 
     user: str
     challenge: str
 
 
 class Credentials:
-    """The one account of a lab and the schemes (of SCHEMES) that its nodes accept.
+    """The one account of a lab, and the schemes (of SCHEMES) that its nodes accept.
 
     pyspnego reads the accounts of an NTLM acceptor from the file that
-    NTLM_USER_FILE names, each time. That file is kept in memory only, so the
-    password is on no disk but in the inventory. Raises OSError where the
-    platform has no memfd_create (Linux has).
+    NTLM_USER_FILE names, on every exchange. This file exists only in memory,
+    so that the inventory is the only file with the password. Raises OSError
+    on a platform without memfd_create (Linux has it).
     """
 
     def __init__(self, user: str, password: str, schemes: tuple[str, ...]) -> None:
@@ -69,13 +69,13 @@ class Credentials:
         self._password = password
         if "ntlm" in schemes:
             if not hasattr(os, "memfd_create"):
-                raise OSError("NTLM in a lab needs memfd_create, which Linux has; use --auth basic here")
+                raise OSError("NTLM in a lab needs memfd_create, which only Linux has; use --auth basic")
             self._store = os.memfd_create("lab-ntlm")
             os.write(self._store, f":{user}:{password}\n".encode())
             os.environ["NTLM_USER_FILE"] = f"/proc/self/fd/{self._store}"
 
     def matches(self, user: str, password: str) -> bool:
-        """Whether these are the user (in any case, as on Windows) and the password."""
+        """Return True for the right user and password. Windows ignores the case of a user name."""
         same_password = hmac.compare_digest(password.encode(), self._password.encode())
         return same_password and user.casefold() == self.user.casefold()
 
@@ -84,22 +84,22 @@ class Session:
     """The authentication of one connection."""
 
     def __init__(self, credentials: Credentials, encrypted_transport: bool) -> None:
-        """``encrypted_transport``: the connection is TLS, so that messages need no encryption."""
+        """``encrypted_transport`` is True for TLS, where messages need no encryption."""
         self._credentials = credentials
         self._encrypted_transport = encrypted_transport
         self._context: spnego.ContextProxy | None = None
         self._user = ""
 
     def authenticate(self, authorization: str) -> Accepted:
-        """Judge a request by its Authorization header ("" for none). Raises Rejected."""
-        scheme, _, token = authorization.partition(" ")
+        """Check the Authorization header of a request ("" for none). Raises Rejected."""
+        scheme, _space, token = authorization.partition(" ")
         scheme = scheme.lower()
         try:
             decoded = base64.b64decode(token.strip(), validate=True)
         except binascii.Error:
             raise self._rejection(failed=True) from None
         if scheme == "basic" and "basic" in self._credentials.schemes:
-            user, _, password = decoded.decode("utf-8", "replace").partition(":")
+            user, _colon, password = decoded.decode("utf-8", "replace").partition(":")
             if not self._credentials.matches(user, password):
                 raise self._rejection(failed=True)
             return Accepted(self._credentials.user, "")
@@ -110,32 +110,32 @@ class Session:
         raise self._rejection(failed=bool(authorization))
 
     def unwrap(self, content_type: str, body: bytes) -> tuple[bytes, bool]:
-        """The envelope in a body, and whether it was encrypted. Raises EncryptionError."""
+        """Return the envelope in a body, and whether it was encrypted. Raises EncryptionError."""
         if not _ENCRYPTED.match(content_type):
             if self._user and not self._encrypted_transport:
                 raise EncryptionError(
-                    "NTLM over HTTP without message encryption is refused, as by AllowUnencrypted=false"
+                    "NTLM over HTTP needs message encryption, as on a host with AllowUnencrypted=false"
                 )
             return body, False
         if self._context is None or not self._context.complete:
-            raise EncryptionError("an encrypted message on a connection that NTLM has not authenticated")
+            raise EncryptionError("the message is encrypted, but NTLM has not authenticated the connection")
         parts = body.split(_BOUNDARY + b"\r\n")
-        # An empty part, the headers, the octets with the end of the boundary.
+        # The parts: an empty one, the headers, and the octets with the closing boundary.
         if len(parts) != 3 or not parts[2].startswith(_OCTETS):
-            raise EncryptionError("a multipart/encrypted body without its two parts")
+            raise EncryptionError("the multipart/encrypted body does not have two parts")
         data = parts[2].removeprefix(_OCTETS).removesuffix(_BOUNDARY + b"--\r\n")
         if len(data) < 4:
-            raise EncryptionError("a multipart/encrypted body without a signature")
+            raise EncryptionError("the multipart/encrypted body has no signature")
         (length,) = struct.unpack("<I", data[:4])
         try:
             return self._context.unwrap_winrm(data[4 : 4 + length], data[4 + length :]), True
         except spnego.exceptions.SpnegoError as error:
-            raise EncryptionError(f"an encrypted message that does not verify: {error}") from error
+            raise EncryptionError(f"the encrypted message does not verify: {error}") from error
 
     def wrap(self, envelope: bytes) -> tuple[str, bytes]:
-        """The content type and the body that carry ``envelope`` encrypted."""
+        """Encrypt ``envelope``; return the content type and the body."""
         if self._context is None:
-            raise AssertionError("wrap follows unwrap")
+            raise AssertionError("call unwrap before wrap")
         wrapped = self._context.wrap_winrm(envelope)
         length = len(envelope) + wrapped.padding_length
         body = b"".join(
@@ -162,7 +162,7 @@ class Session:
             self._context = spnego.server(protocol=protocol)
         try:
             answer = self._context.step(token)
-        # pyspnego unpacks tokens of strangers without checking lengths first.
+        # pyspnego does not check lengths before it unpacks a token.
         except (spnego.exceptions.SpnegoError, ValueError, IndexError, struct.error, KeyError):
             self._context = None
             raise self._rejection(failed=True) from None

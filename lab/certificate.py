@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The TLS identity of a lab: a certificate authority that lives for one ``up``, and one server certificate."""
+"""The TLS identity of a lab: a certificate authority for one ``up``, and one server certificate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _VALID = dt.timedelta(days=30)
 
 
 def server_context(authority_file: Path) -> ssl.SSLContext:
-    """A server context for ADDRESS; clients trust it by ``authority_file``, which is written.
+    """Return a server context for ADDRESS, and write ``authority_file``, by which clients trust it.
 
-    The authority's key is forgotten at once. OpenSSL reads a server's key
-    from a file only: it is in a temporary one for that moment.
+    The private key of the authority is not stored. OpenSSL reads the server's
+    key only from a file, so the key is in a temporary file for a moment.
     """
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wcow.snapshotter lab authority")])

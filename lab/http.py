@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP/1.1 as WinRM speaks it: POST /wsman with a Content-Length, keep-alive, 401 exchanges; and faults on demand."""
+"""HTTP/1.1 as WinRM uses it: POST /wsman, Content-Length, keep-alive, 401 exchanges. Faults happen here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .host import ADDRESS
 from .node import Node
 
 MAX_HEAD_SIZE = 64 << 10
-#: An encrypted envelope is a little longer than the envelope.
+#: Encryption makes an envelope a little longer.
 MAX_BODY_SIZE = wsman.MAX_ENVELOPE_SIZE + 4096
-#: How much of a body that is too large is read away, so that the client hears the answer.
+#: How many bytes of a too large body are read, so that the client receives the answer.
 _MAX_DISCARDED = 64 << 20
-#: Seconds that a connection may be silent (http.sys, connection time-out).
+#: Seconds after which a silent connection is closed (http.sys, connection time-out).
 _IDLE_CONNECTION = 120.0
 
 _SOAP = "application/soap+xml;charset=UTF-8"
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
-    """An answer without an envelope. With ``close``, the rest of the stream cannot be understood."""
+    """An answer without an envelope. ``close``: the rest of the stream is unreadable."""
 
     def __init__(self, status: int, reason: str, close: bool = True) -> None:
         super().__init__(reason)
@@ -57,10 +57,10 @@ class _Reply(NamedTuple):
 
 
 class Endpoint:
-    """The listener of one node and its connections. ``listen``, then ``close``."""
+    """The listener of one node, and its connections. Call ``listen``, then ``close``."""
 
     def __init__(self, node: Node, credentials: Credentials, context: ssl.SSLContext | None, faults: Faults) -> None:
-        """``context``: that of HTTPS, None for HTTP."""
+        """``context`` is for HTTPS; None means HTTP."""
         self._node = node
         self._credentials = credentials
         self._context = context
@@ -72,7 +72,7 @@ class Endpoint:
         self._outage: asyncio.Task[None] | None = None
 
     async def listen(self) -> int:
-        """Accept connections, at first on a free port and then always on this one; returns the port."""
+        """Accept connections, and return the port: a free one the first time, the same one later."""
         self._listener = await asyncio.start_server(
             self._accept, ADDRESS, self._port, ssl=self._context, limit=MAX_HEAD_SIZE, backlog=256
         )
@@ -99,21 +99,21 @@ class Endpoint:
         task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-        """One connection, from its first to its last request."""
+        """Serve one connection."""
         session = Session(self._credentials, self._context is not None)
         try:
             keep_alive = True
             while keep_alive:
                 keep_alive = await self._exchange(reader, writer, session, number)
         except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
-            pass  # The client has gone, or says nothing more.
+            pass  # The client has gone, or is silent.
         finally:
             writer.close()
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, session: Session, number: int
     ) -> bool:
-        """One request and its answer; whether there may be another."""
+        """Answer one request. Return True if the connection stays open."""
         received = 0
         close = False
         begun = 0.0
@@ -150,7 +150,7 @@ class Endpoint:
         if fault is not None and fault.kind in ("drop-after", "cut"):
             answer = answer[: len(answer) // 2] if fault.kind == "cut" else b""
             close = True
-        # Before the answer goes out: what a client has seen is in the log.
+        # The line is in the log before the client has its answer.
         self._node.note(
             **log,
             **reply.log,
@@ -166,7 +166,7 @@ class Endpoint:
         return not close
 
     async def _be_away(self, fault: Fault) -> None:
-        """Refuse all connections for a while, and lose what runs on the node if it is to die."""
+        """Refuse all connections for a while. The fault ``die`` also ends what runs on the node."""
         await self._hang_up()
         if fault.kind == "die":
             await self._node.close()
@@ -193,7 +193,7 @@ class Endpoint:
             envelope = wsman.fault_response("", fault, self._node.name)
             return _Reply(500, [*fields, ("Content-Type", _SOAP)], envelope, {"action": None, "fault": fault.number})
         if not body:
-            # Clients that encrypt authenticate with an empty request first.
+            # A client that encrypts first authenticates with an empty request.
             return _Reply(200, fields, b"", {"action": "authenticate"})
         try:
             envelope, encrypted = session.unwrap(head.fields.get("content-type", ""), body)
@@ -228,11 +228,11 @@ async def _read_head(reader: asyncio.StreamReader) -> _Head:
 
 
 async def _read_body(reader: asyncio.StreamReader, head: _Head) -> tuple[bytes, int]:
-    """The body, or how many bytes of a too large one have been read away."""
+    """Return the body and 0; or b"" and how many bytes of a too large body were discarded."""
     if head.content_length <= MAX_BODY_SIZE:
         return await asyncio.wait_for(reader.readexactly(head.content_length), _IDLE_CONNECTION), 0
     if head.content_length > _MAX_DISCARDED:
-        raise _Refused(413, f"a body of {head.content_length} bytes")
+        raise _Refused(413, f"the body has {head.content_length} bytes")
     left = head.content_length
     while left:
         chunk = await asyncio.wait_for(reader.read(min(left, 1 << 16)), _IDLE_CONNECTION)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One lab node: its shells, and the one place where a WS-Management request becomes an answer."""
+"""One lab node: answers WS-Management requests with the help of its shells."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .shell import Shell
 
 _TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer"
 _STATE = f"{wsman.SHELL_URI}/CommandState"
-#: Of an envelope, what is not base64 of output.
+#: Bytes of an envelope that are not output in base64.
 _ENVELOPE_OVERHEAD = 2048
 _MIN_OUTPUT = 4096
 
 _logger = logging.getLogger(__name__)
 
-#: IdleTimeOut of a shell that does not ask for another (winrm/config/winrs), in seconds.
+#: The default IdleTimeOut of a shell (winrm/config/winrs), in seconds.
 IDLE_TIMEOUT = 7200.0
 
 
 class Answer(NamedTuple):
-    """The HTTP status and the envelope of an answer, and fields for the access log."""
+    """An answer: HTTP status, envelope, and fields for the access log."""
 
     status: int
     envelope: bytes
@@ -43,11 +43,11 @@ class Answer(NamedTuple):
 
 
 class _OpenShell:
-    """A shell and when it was last used. ``requests`` counts those in progress.
+    """A shell, and when it was last used. ``requests`` counts the requests in progress.
 
-    ``received`` has the last Receive of each command, by its message id: a
-    client that has no answer may ask the very same again and gets the same
-    output (pypsrp, src/pypsrp/wsman.py, says so of WinRM and relies on it).
+    ``received`` has the last Receive of each command, with its message id. A
+    client without an answer may send the same message again, and gets the same
+    output (pypsrp relies on this behaviour of WinRM, src/pypsrp/wsman.py).
     """
 
     def __init__(self, shell: Shell, idle_timeout: float) -> None:
@@ -64,8 +64,8 @@ class _OpenShell:
 class Node:
     """A host that answers WS-Management requests.
 
-    ``latency`` seconds pass before each answer, ``spawn`` more before a new
-    shell is there, as the start of its host process takes on Windows.
+    ``latency`` is the delay of each answer in seconds. ``spawn`` is the extra
+    delay of a new shell: on Windows, its host process has to start.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Node:
         }
 
     def note(self, **fields: Any) -> None:
-        """Write a line of the access log."""
+        """Write one line of the access log."""
         self._note(**fields)
 
     async def answer(self, data: bytes, user: str) -> Answer:
@@ -132,7 +132,7 @@ class Node:
         return Answer(200, wsman.response(request, body), log)
 
     async def reap(self) -> None:
-        """Close shells that nobody has used for their idle time-out; runs until cancelled."""
+        """Close each shell after its idle time-out. Runs until cancelled."""
         while True:
             await asyncio.sleep(1)
             for shell_id, opened in list(self._shells.items()):
@@ -142,9 +142,9 @@ class Node:
                     self._note(action="idle", shell=opened.shell.kind)
 
     async def close(self) -> None:
-        """Close all shells and end what runs in them."""
+        """Close all shells, and end their commands."""
         while self._shells:
-            _, opened = self._shells.popitem()
+            _id, opened = self._shells.popitem()
             await opened.shell.close()
 
     def _kind(self, request: wsman.Request) -> str:
@@ -169,7 +169,7 @@ class Node:
         idle_timeout = wsman.duration(element.findtext(f"{wsman.SHELL}IdleTimeOut", ""), self._idle_timeout)
         await asyncio.sleep(self._spawn)
         if shell_id in self._shells:
-            raise wsman.invalid_body(f"the shell {shell_id} exists already")
+            raise wsman.invalid_body(f"the shell {shell_id} already exists")
         shell: Shell
         if request.resource_uri == psrp_shell.RESOURCE_URI:
             creation = element.findtext(f"{wsman.POWERSHELL}creationXml", "")
@@ -212,7 +212,7 @@ class Node:
         try:
             data = base64.b64decode(stream.text or "")
         except binascii.Error:
-            raise wsman.invalid_body("a Send stream that is not base64") from None
+            raise wsman.invalid_body("the stream of a Send request is not base64") from None
         shell.send(_guid(stream.get("CommandId")), data, stream.get("End", "").lower() == "true")
         return "<rsp:SendResponse/>"
 
@@ -224,7 +224,7 @@ class Node:
         if task is None or message_id != request.message_id:
             task = asyncio.ensure_future(self._take(request, command_id, output))
             received[command_id] = (request.message_id, task)
-        # The output is kept for the next try if the connection breaks meanwhile.
+        # If the connection breaks now, the task keeps the output for the next attempt.
         return await asyncio.shield(task)
 
     async def _take(self, request: wsman.Request, command_id: str, output: OutputQueue) -> str:
@@ -255,12 +255,12 @@ class Node:
 def _child(request: wsman.Request, parent: str, tag: str) -> ET.Element:
     found = request.element(parent).find(wsman.SHELL + tag)
     if found is None:
-        raise wsman.invalid_body(f"a {request.name} request without the element {tag}")
+        raise wsman.invalid_body(f"a {request.name} request lacks the element {tag}")
     return found
 
 
 def _guid(text: str | None) -> str:
-    """A GUID in upper case, "" for none. Raises Fault."""
+    """Return a GUID in upper case; "" for no text. Raises Fault."""
     if not text:
         return ""
     try:

@@ -1,23 +1,27 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pool, a pipeline or a command has said and nobody has fetched yet."""
+"""The output of a pool, pipeline or command that a client has not received yet."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
 
-#: Bytes that may wait; a program that writes more is held up, as by a full pipe.
+#: Bytes that may wait. A program that writes more has to wait, as with a full pipe.
 HIGH_WATER = 8 << 20
 
 
 class OutputQueue:
-    """Pieces of output in order, and in the end that it is the end."""
+    """Pieces of output in order, and the end of the output."""
 
-    def __init__(self, splittable: bool) -> None:
-        """With ``splittable``, ``take`` may cut a piece in two (WinRS bytes); PSRP fragments stay whole."""
+    def __init__(self, splittable: bool, hold: float = 0.0) -> None:
+        """``splittable``: ``take`` may split a piece (bytes of WinRS). PSRP fragments stay whole.
+
+        ``hold``: seconds that ``take`` waits for more when it has something.
+        """
         self._splittable = splittable
+        self._hold = hold
         self._pieces: collections.deque[tuple[str, bytes]] = collections.deque()
         self._size = 0
         self._readable = asyncio.Event()
@@ -27,7 +31,7 @@ class OutputQueue:
         self.exit_code: int | None = None
 
     def put(self, stream: str, data: bytes) -> None:
-        """Append to the output; ``room`` says when to go on."""
+        """Append to the output. Then await ``room``."""
         last = self._pieces[-1] if self._pieces else None
         if self._splittable and last and last[0] == stream and len(last[1]) < 4096:
             self._pieces[-1] = (stream, last[1] + data)
@@ -39,11 +43,11 @@ class OutputQueue:
             self._writable.clear()
 
     async def room(self) -> None:
-        """Wait while more than HIGH_WATER bytes wait."""
+        """Wait until at most HIGH_WATER bytes are left."""
         await self._writable.wait()
 
     def finish(self, exit_code: int | None) -> None:
-        """No more will come. A second call changes nothing."""
+        """End the output. A second call has no effect."""
         if not self.finished:
             self.finished, self.exit_code = True, exit_code
         self._readable.set()
@@ -51,13 +55,24 @@ class OutputQueue:
 
     @property
     def exhausted(self) -> bool:
-        """Finished, and everything has been taken."""
+        """True if the output has ended and has been taken."""
         return self.finished and not self._pieces
 
-    async def take(self, limit: int, timeout: float) -> list[tuple[str, bytes]] | None:
-        """Up to ``limit`` bytes, but at least one piece, as soon as there is something; [] at the end.
+    async def _wait_for_more(self, limit: int) -> None:
+        """Return at the end of the output, at ``limit`` bytes, or after ``hold`` seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._hold
+        while not self.finished and self._size < limit and (left := until - loop.time()) > 0:
+            self._readable.clear()
+            try:
+                await asyncio.wait_for(self._readable.wait(), left)
+            except asyncio.TimeoutError:
+                return
 
-        None if nothing came within ``timeout`` seconds.
+    async def take(self, limit: int, timeout: float) -> list[tuple[str, bytes]] | None:
+        """Wait for output, and return up to ``limit`` bytes, but at least one piece; [] at the end.
+
+        Return None if there is no output within ``timeout`` seconds.
         """
         if not self._pieces and not self.finished:
             self._readable.clear()
@@ -65,8 +80,9 @@ class OutputQueue:
                 await asyncio.wait_for(self._readable.wait(), timeout)
             except asyncio.TimeoutError:
                 return None
-        # What the producer puts in the same breath travels in the same response.
+        # Let the producer finish: what it puts now goes into the same response.
         await asyncio.sleep(0)
+        await self._wait_for_more(limit)
         taken: list[tuple[str, bytes]] = []
         room = limit
         while self._pieces and (not taken or len(self._pieces[0][1]) <= room):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for python.org's embeddable package: what a lab node can unpack and run."""
+"""A stand-in for the embeddable package of python.org that a lab node can unpack and run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-#: Zip has no older one; a fixed time makes the same bytes each time.
+#: The oldest time of the zip format. A fixed time makes the bytes reproducible.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
-#: Answers the question for its version as it is told, and leaves all else to the interpreter.
+#: Prints the given version when asked for it, and passes everything else on to the interpreter.
 _PROGRAM = """#!/bin/sh
 case "$*" in *'print(sys.version.split()[0])') echo {version}; exit;; esac
 exec {interpreter} "$@"
@@ -25,9 +25,10 @@ exec {interpreter} "$@"
 
 
 def content(version: str = platform.python_version()) -> bytes:
-    """The package, the same bytes each time: its python.exe is a script for this machine's shell.
+    """Return the package; the bytes are reproducible.
 
-    It runs the interpreter that runs the lab, whatever ``version`` it claims to be.
+    Its python.exe is a script for /bin/sh that runs the interpreter of the
+    lab, whatever ``version`` it reports.
     """
     interpreter = shlex.quote(os.path.realpath(sys.executable))
     stream = io.BytesIO()
@@ -39,7 +40,7 @@ def content(version: str = platform.python_version()) -> bytes:
 
 
 def write_package(path: Path, version: str) -> str:
-    """Write the package to ``path``; its SHA-256 in hexadecimal digits. Raises OSError."""
+    """Write the package to ``path``, and return its SHA-256 in hexadecimal digits. Raises OSError."""
     data = content(version)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

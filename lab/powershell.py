@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The few sentences of PowerShell that a lab node understands.
+"""The grammar of the PowerShell statements that start a program on a lab node.
 
 ::
 
@@ -10,13 +10,13 @@
               | "exit" [ "$LASTEXITCODE" | integer ]
     word      = 'single quoted, '' for a quote' | "double quoted, no $ or `" | bare-word
 
-The first word of a call is the program. Everything else is refused: that a
-playbook passes on a lab node proves that it needs no other PowerShell.
+The first word of a call is the program. Everything else is refused, so a
+playbook that passes on a lab node needs no other PowerShell.
 
-The second half of this module is how Windows PowerShell 5.1 hands words to a
-native program: it joins them to one command line, and the program's C run
-time splits that line again. A quote inside a word does not survive the
-journey. Ansible playbooks meet this on real hosts, so they meet it here.
+The second half of this module passes words to a native program as Windows
+PowerShell 5.1 does: it joins them into one command line, which the program's C
+run time splits again. A quote inside a word is lost on the way, as on a real
+host.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from typing import NamedTuple
 
 
 class Unsupported(Exception):
-    """The script is outside the grammar; the text says where and what is understood."""
+    """A lab node does not know the script. The message says where it fails, and what a node understands."""
 
 
 class Call(NamedTuple):
-    """``& words``; with ``piped``, ``$input`` is its standard input."""
+    """``& words``. If ``piped``, its standard input is ``$input``."""
 
     words: tuple[str, ...]
     piped: bool
 
 
 class Exit(NamedTuple):
-    """``exit code``; None stands for ``$LASTEXITCODE``."""
+    """``exit code``. None means ``$LASTEXITCODE``."""
 
     code: int | None
 
@@ -46,10 +46,10 @@ Statement = Call | Exit
 
 UNDERSTOOD = (
     "A lab node understands [$input |] & 'program' words, exit N and exit $LASTEXITCODE, "
-    "separated by new lines or semicolons."
+    "separated by new lines or semicolons, and the scripts of the module python_runtime (docs/lab.md)."
 )
 
-# PowerShell takes each of these for the plain quote (about_Quoting_Rules), and a doubled one for itself.
+# PowerShell treats each of these as the plain quote (about_Quoting_Rules). Two of them stand for one.
 _SINGLE = "'\u2018\u2019\u201a\u201b"
 _DOUBLE = '"\u201c\u201d\u201e'
 _DOUBLED = "|".join(quote * 2 for quote in _SINGLE)
@@ -74,7 +74,7 @@ class _Token(NamedTuple):
 
 
 def parse(script: str) -> list[Statement]:
-    """The statements of a script. Raises Unsupported."""
+    """Return the statements of a script. Raises Unsupported."""
     statements = []
     pending: list[_Token] = []
     for token in [*_tokens(script), _Token("separator", "\n")]:
@@ -121,10 +121,10 @@ def _statement(tokens: list[_Token]) -> Statement:
 
 
 def command_line(words: tuple[str, ...]) -> str:
-    """The line that PowerShell 5.1 makes of a program's arguments.
+    """Return the command line that PowerShell 5.1 builds from the arguments of a program.
 
-    Empty words vanish, words with blanks get quotes around them, quotes inside
-    a word are left as they are (PowerShell repository,
+    Empty words are dropped. Words with blanks get quotes around them. Quotes
+    inside a word are not escaped (PowerShell repository,
     src/System.Management.Automation/engine/NativeCommandParameterBinder.cs).
     """
     parts = []
@@ -139,10 +139,11 @@ def command_line(words: tuple[str, ...]) -> str:
 
 
 def split_command_line(line: str) -> list[str]:
-    """The arguments that a C program sees (Microsoft C run time, "Parsing C command-line arguments").
+    """Return the arguments that a C program gets (Microsoft C run time, "Parsing C command-line arguments").
 
-    2n backslashes and a quote make n backslashes and a quotation mark, 2n + 1
-    make n and a literal quote, and a doubled quote inside quotes is a literal one.
+    2n backslashes before a quote give n backslashes, and the quote delimits.
+    2n + 1 backslashes give n backslashes and a literal quote. A doubled quote
+    inside quotes is a literal quote.
     """
     arguments = []
     current: list[str] = []

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the statements of a script: local processes with the pipes of Windows PowerShell 5.1."""
+"""Runs the statements of a script. Programs are local processes, with the pipes of Windows PowerShell 5.1."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import codecs
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
-from .dotnet import PowerShellError
 from .host import HostFiles
-from .language import Script, Stopped
 from .powershell import Call, Exit, Statement, command_line, split_command_line
+from .scripts import Script
+from .windows import ScriptError, Stopped, Windows
 
-#: Takes one line of output, without its line end.
+#: Writes one line of output, given without its line end.
 Emit = Callable[[bytes], Awaitable[None]]
 
 
 class CommandError(Exception):
-    """PowerShell cannot start a program. ``name`` and ``category`` are those of its error record."""
+    """PowerShell cannot start a program. ``name`` and ``category`` belong to its error record."""
 
     def __init__(self, message: str, name: str, category: str, program: str) -> None:
         super().__init__(message)
@@ -39,7 +38,7 @@ def _not_found(program: str) -> CommandError:
     return CommandError(message, "CommandNotFoundException", "ObjectNotFound", program)
 
 
-def _failed_to_run(program: str, error: Exception) -> CommandError:
+def _failed_to_run(program: str, error: str) -> CommandError:
     return CommandError(
         f"Program '{program}' failed to run: {error}", "NativeCommandFailed", "ResourceUnavailable", program
     )
@@ -48,13 +47,13 @@ def _failed_to_run(program: str, error: Exception) -> CommandError:
 class ScriptRun:
     """One run of one script on a node.
 
-    ``$input`` is what ``feed`` brings, a line at a time, until ``end_input``.
+    ``feed`` appends a line to ``$input``, ``end_input`` ends it.
     """
 
     def __init__(self, files: HostFiles, output: Emit, error: Emit, byte_order_mark: bool = False) -> None:
-        """``byte_order_mark`` puts a UTF-8 BOM in front of a program's standard input.
+        """``byte_order_mark`` puts a UTF-8 BOM at the start of a program's standard input.
 
-        .NET does so when the console's code page is 65001 (ansible/ansible issue 15770).
+        .NET does so when the console has code page 65001 (ansible/ansible issue 15770).
         """
         self._files = files
         self._output = output
@@ -66,26 +65,26 @@ class ScriptRun:
         self.last_exit_code = 0
 
     def feed(self, line: str) -> None:
-        """One more object of ``$input``."""
+        """Append one object to ``$input``."""
         self._input.put_nowait(line)
 
     def end_input(self) -> None:
-        """``$input`` has no more objects."""
+        """End ``$input``."""
         self._input.put_nowait(None)
 
     def kill(self) -> None:
-        """End the process that runs, with its process group, and run no further statement."""
+        """Kill the running process with its process group, and run no further statement."""
         self.killed = True
         if self._process is not None:
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
-                pass  # It ended by itself in this moment.
+                pass  # The process has just ended by itself.
 
     async def run(self, statements: Sequence[Statement | Script]) -> int | None:
-        """The code that the script exits with, None if it ends without ``exit``.
+        """Run the statements in order, and return the exit code; None if the script ends without ``exit``.
 
-        Raises CommandError; statements before the one at fault have run.
+        Raises CommandError for the first program that does not start, and runs nothing after it.
         """
         for statement in statements:
             if self.killed:
@@ -99,27 +98,33 @@ class ScriptRun:
         return None
 
     async def _run_script(self, script: Script) -> None:
-        """Run a script that reads all of ``$input`` before it does anything."""
+        """Run a script of the collection, which reads all of ``$input`` before it does anything."""
         lines = []
         while (line := await self._input.get()) is not None:
             lines.append(line)
         self.end_input()
-        node = _Node(self, self._files, lines, asyncio.get_running_loop())
-        thread = asyncio.ensure_future(asyncio.to_thread(script.run, node))
+        loop = asyncio.get_running_loop()
+
+        def run_program(words: Sequence[str]) -> list[str]:
+            try:
+                return asyncio.run_coroutine_threadsafe(self._capture(words), loop).result()
+            except CommandError as error:
+                raise ScriptError(str(error)) from error
+
+        windows = Windows(self._files, run_program, lambda: self.killed)
+        thread = asyncio.ensure_future(asyncio.to_thread(script.run, windows, lines))
         try:
-            output = await asyncio.shield(thread)
+            reply = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            await asyncio.gather(thread, return_exceptions=True)  # Nothing goes on after the end.
+            # The script does nothing more after this method returns.
+            await asyncio.gather(thread, return_exceptions=True)
             raise
         except Stopped:
             return
-        except PowerShellError as error:
-            raise CommandError(str(error), "RuntimeException", "OperationStopped", "") from error
-        for text in output:
-            await self._output(text.encode("ascii", "replace"))
+        await self._output(reply.encode("ascii"))
 
-    async def capture(self, words: Sequence[str]) -> list[str]:
-        """The output of a program that a script runs, without standard input. Raises CommandError."""
+    async def _capture(self, words: Sequence[str]) -> list[str]:
+        """Return the output lines of a program that a script runs without input. Raises CommandError."""
         lines: list[str] = []
 
         async def keep(line: bytes) -> None:
@@ -143,8 +148,8 @@ class ScriptRun:
                 cwd=self._files.home,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:  # No program, too many arguments, or a character that none can have.
-            raise _failed_to_run(call.words[0], error) from error
+        except (OSError, ValueError) as error:  # Not a program, too many arguments, or a NUL in an argument.
+            raise _failed_to_run(call.words[0], self._files.display(str(error))) from error
         self._process = process
         identity = self._files.identity(program)
         self._files.running.append(identity)
@@ -162,46 +167,26 @@ class ScriptRun:
             self._files.running.remove(identity)
             if feeder:
                 feeder.cancel()
-        # A program that a signal ended looks like one that TerminateProcess ended.
+        # Windows has no signals: TerminateProcess usually sets exit code 1.
         return process.returncode if process.returncode is not None and process.returncode >= 0 else 1
 
     async def _feed(self, stdin: asyncio.StreamWriter) -> None:
-        """Write ``$input`` as PowerShell does: a line an object, in ``$OutputEncoding``, which is ASCII."""
+        """Write ``$input`` as PowerShell does: one line for each object, in ``$OutputEncoding``, which is ASCII."""
         try:
             if self._byte_order_mark:
                 stdin.write(codecs.BOM_UTF8)
             while (line := await self._input.get()) is not None:
                 stdin.write(f"{line}\r\n".encode("ascii", "replace"))
                 await stdin.drain()
-            self.end_input()  # For the next statement, that reads $input after its end.
+            self.end_input()  # The next statement finds $input at its end.
             stdin.close()
             await stdin.wait_closed()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # The program does not want to read all of it.
-
-
-class _Node:
-    """Where a script runs, as ``dotnet`` wants it; used in the script's thread."""
-
-    def __init__(self, run: ScriptRun, files: HostFiles, lines: list[str], loop: asyncio.AbstractEventLoop) -> None:
-        self.files = files
-        self.input = lines
-        self._run = run
-        self._loop = loop
-
-    def native(self, words: list[str]) -> Any:
-        try:
-            lines = asyncio.run_coroutine_threadsafe(self._run.capture(words), self._loop).result()
-        except CommandError as error:
-            raise PowerShellError(str(error)) from error
-        return (lines[0] if len(lines) == 1 else lines) if lines else None
-
-    def stopped(self) -> bool:
-        return self._run.killed
+            pass  # A program may leave its input unread.
 
 
 async def _each_line(reader: asyncio.StreamReader | None, emit: Emit) -> None:
-    """Native output becomes an object a line, whatever the line end."""
+    """Pass on each line of native output as one object. Lines end with LF or CRLF."""
     if reader is None:
         return
     begun: list[bytes] = []

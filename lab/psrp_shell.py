@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PowerShell shells: MS-PSRP over WSMan, with psrpcore as the protocol's engine."""
+"""PowerShell shells: MS-PSRP over WS-Management. psrpcore implements the protocol."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from psrpcore.types import (
 
 from . import wsman
 from .host import HostFiles
-from .language import read
 from .output import OutputQueue
 from .powershell import Unsupported
 from .process import CommandError, ScriptRun
+from .scripts import read
 from .shell import Note, RunningScript, Shell
 
 RESOURCE_URI = "http://schemas.microsoft.com/powershell/Microsoft.PowerShell"
@@ -37,7 +37,10 @@ RESOURCE_URI = "http://schemas.microsoft.com/powershell/Microsoft.PowerShell"
 _VERSION_TABLE = {"PSVersion": PSVersion("5.1.20348.2227"), "PSEdition": "Desktop"}
 #: The largest PSRP fragment that a server sends.
 _FRAGMENT_SIZE = 32768
-#: wsmprovhost.exe has no console of its own, so .NET decodes native output with the OEM code page.
+#: Seconds that WinRM holds output of a pipeline back for a fuller response. PowerShell does not ask it to flush
+#: (ServerPowerShellDataStructureHandler.SendDataAsync). How long WinRM waits is not documented.
+_HOLD = 0.05
+#: wsmprovhost.exe has no console, so .NET decodes native output with the OEM code page.
 _OUTPUT_CODEC = "cp437"
 
 _POOL_CHANGES = (psrpcore.SetMaxRunspacesEvent, psrpcore.SetMinRunspacesEvent, psrpcore.ResetRunspaceStateEvent)
@@ -46,14 +49,14 @@ _logger = logging.getLogger(__name__)
 
 
 class PsrpShell(Shell):
-    """A runspace pool. Pipelines hold one script each; everything else is refused by an error record."""
+    """A runspace pool. A pipeline runs one script; the answer to anything else is an error record."""
 
     kind = "psrp"
     input_streams = "stdin pr"
     output_streams = "stdout"
 
     def __init__(self, shell_id: str, files: HostFiles, note: Note, creation: str) -> None:
-        """``creation`` is the base64 text of creationXml: the client's first messages."""
+        """``creation`` is the base64 text of creationXml, with the first messages of the client."""
         super().__init__(shell_id)
         self._files = files
         self._note = note
@@ -64,8 +67,8 @@ class PsrpShell(Shell):
 
     def command(self, command_id: str, command: str, arguments: str) -> str:
         command_id = command_id or str(uuid.uuid4()).upper()
-        self._outputs[command_id] = OutputQueue(splittable=False)
-        # psrpcore looks the pipeline up when it meets the message that creates it.
+        self._outputs[command_id] = OutputQueue(splittable=False, hold=_HOLD)
+        # psrpcore needs the pipeline before it reads the message that creates it.
         psrpcore.ServerPipeline(self._pool, uuid.UUID(command_id))
         try:
             self._receive(command_id, _decode(arguments))
@@ -98,13 +101,13 @@ class PsrpShell(Shell):
 
     async def close(self) -> None:
         while self._running:
-            _, running = self._running.popitem()
+            _id, running = self._running.popitem()
             await running.stop()
         for output in self._outputs.values():
             output.finish(None)
 
     def _receive(self, command_id: str, data: bytes) -> None:
-        """Feed the engine, act on what it understood, and queue its answers."""
+        """Pass data to psrpcore, handle its events, and queue its answers."""
         pipeline_id = uuid.UUID(command_id) if command_id else None
         try:
             self._pool.receive_data(psrpcore.PSRPPayload(data, psrpcore.StreamType.default, pipeline_id))
@@ -112,7 +115,7 @@ class PsrpShell(Shell):
                 self._act(event)
         except wsman.Fault:
             raise
-        except Exception as error:  # psrpcore lets struct, XML and value errors of hostile bytes through.
+        except Exception as error:  # psrpcore raises struct, XML and value errors for malformed data.
             _logger.debug("PSRP data refused", exc_info=True)
             raise wsman.invalid_body(f"PSRP data that cannot be understood: {type(error).__name__}") from error
         self._flush()
@@ -121,7 +124,7 @@ class PsrpShell(Shell):
         if isinstance(event, psrpcore.CreatePipelineEvent):
             self._start(str(event.pipeline_id).upper(), event)
         elif isinstance(event, psrpcore.PipelineInputEvent):
-            # Input after the end of the pipeline is dropped, as Windows does.
+            # As on Windows, input after the end of the pipeline is dropped.
             running = self._running.get(str(event.pipeline_id).upper())
             if running is not None:
                 for line in _lines(event.data):
@@ -145,7 +148,7 @@ class PsrpShell(Shell):
 
     def _start(self, command_id: str, event: psrpcore.CreatePipelineEvent) -> None:
         pipeline = self._pool.pipeline_table[event.pipeline_id]
-        # Not start(): that tells the client, and Windows does not.
+        # start() would send the state to the client, which Windows does not.
         pipeline.state = PSInvocationState.Running
         streams = _PipelineStreams(pipeline, self._outputs[command_id], self._flush)
         run = ScriptRun(self._files, streams.output, streams.error)
@@ -166,9 +169,7 @@ class PsrpShell(Shell):
         exit_code: int | None = 1
         try:
             if not all(command.is_script and not command.parameters for command in powershell.commands):
-                raise Unsupported(
-                    "lab node: only scripts without parameters are supported, no cmdlets and no arguments."
-                )
+                raise Unsupported("lab node: cmdlets and arguments are not supported, only scripts without parameters.")
             statements = read(script)
             self._note(action="script", shell=self.kind, text=script)
             exit_code = await run.run(statements)
@@ -194,7 +195,7 @@ class PsrpShell(Shell):
 
 
 class _PipelineStreams:
-    """Lines of a native program as the objects that PowerShell makes of them."""
+    """Turns lines of a native program into the objects of PowerShell."""
 
     def __init__(self, pipeline: psrpcore.ServerPipeline, queue: OutputQueue, flush: Callable[[], None]) -> None:
         self.queue = queue
@@ -215,7 +216,7 @@ class _PipelineStreams:
         await self.queue.room()
 
     def record(self, message: str, name: str, category: ErrorCategory, target: str, reason: str = "") -> None:
-        """An error record whose FullyQualifiedErrorId is ``name``."""
+        """Write an error record with the FullyQualifiedErrorId ``name``."""
         self._pipeline.write_error(
             NETException(Message=message),
             ErrorCategoryInfo(
@@ -228,7 +229,7 @@ class _PipelineStreams:
 
 
 def _lines(data: Any) -> list[str]:
-    """How PowerShell 5.1 writes an object to a native program: a byte array as a decimal number a line."""
+    """Return the lines that a native program gets for an object: for a byte array, one decimal number for each byte."""
     return [str(byte) for byte in data] if isinstance(data, (bytes, bytearray)) else [str(data)]
 
 

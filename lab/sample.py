@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Layers and images small enough to try playbooks with: the tree of a Windows image, without Windows."""
+"""Small sample layers and images for playbooks: the directory tree of a Windows image, without Windows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FILES = {
 }
 
 
-#: What an image has on top of that.
+#: The files of the second layer of an image.
 _APPLICATION = {"Files/app/app.ini": b"; a stand-in\r\n"}
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -42,18 +42,25 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-def write_layer(path: Path) -> None:
-    """Write the base layer to ``path`` as a gzipped tar, the same bytes each time. Raises OSError."""
+def write_layer(path: Path) -> tuple[str, str]:
+    """Write the base layer to ``path`` as a gzipped tar; the bytes are reproducible.
+
+    Returns the SHA-256 of the file and of the plain tar, in hexadecimal
+    digits. Raises OSError.
+    """
+    tar = base_layer()
+    data = gzip.compress(tar, mtime=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    draft.write_bytes(gzip.compress(_tar(_DIRECTORIES, _FILES), mtime=0))
-    draft.replace(path)
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)
+    return hashlib.sha256(data).hexdigest(), hashlib.sha256(tar).hexdigest()
 
 
 def write_image(path: Path, *versions: str) -> None:
-    """Write an image of two layers to ``path`` as an OCI archive, once for each of these versions of Windows.
+    """Write an OCI archive to ``path`` with an image of two layers for each of these versions of Windows.
 
-    They share the base layer. The same bytes each time. Raises OSError.
+    The images share the base layer. The bytes are reproducible. Raises OSError.
     """
     blobs: Dict[str, bytes] = {}
 
@@ -68,7 +75,7 @@ def write_image(path: Path, *versions: str) -> None:
     manifests = []
     for version in versions:
         application = {**_APPLICATION, "Files/app/version.txt": version.encode()}
-        layers = [_tar(_DIRECTORIES, _FILES), _tar(("Files", "Files/app"), application)]
+        layers = [base_layer(), make_tar(("Files", "Files/app"), application)]
         diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
         platform = {"os": "windows", "architecture": "amd64", "os.version": version}
         config = add_json({**platform, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, _CONFIG)
@@ -81,10 +88,16 @@ def write_image(path: Path, *versions: str) -> None:
     blobs["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
     blobs["index.json"] = json.dumps(index).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_tar((), blobs))
+    path.write_bytes(make_tar((), blobs))
 
 
-def _tar(directories: Iterable[str], files: Mapping[str, bytes]) -> bytes:
+def base_layer() -> bytes:
+    """Return the plain tar of the base layer."""
+    return make_tar(_DIRECTORIES, _FILES)
+
+
+def make_tar(directories: Iterable[str], files: Mapping[str, bytes]) -> bytes:
+    """Return a tar with these directories, then these files."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name in directories:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What PSRP and WinRS shells have in common (MS-WSMV 3.1.4.5)."""
+"""The interface of PSRP and WinRS shells (MS-WSMV 3.1.4.5)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from .output import OutputQueue
 from .process import ScriptRun
 
-#: Writes one line of the access log; the node's name is in it already.
+#: Writes one line of the access log, with the name of the node.
 Note = Callable[..., Any]
 
 
 class RunningScript:
-    """A script in progress: its run, its output and the task that drives it."""
+    """A running script: its run, its output and its task."""
 
     def __init__(self, run: ScriptRun, output: OutputQueue, task: asyncio.Task[None]) -> None:
         self.run = run
@@ -26,7 +26,7 @@ class RunningScript:
         self.task = task
 
     async def stop(self) -> None:
-        """End it and its processes; returns when nothing of it is left."""
+        """End the script and its processes. Returns when all of them have ended."""
         self.run.kill()
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
@@ -34,14 +34,14 @@ class RunningScript:
 
 
 class Shell(abc.ABC):
-    """One remote shell. Command ids are GUIDs in upper case, "" for the shell itself.
+    """One remote shell. Command ids are GUIDs in upper case; "" means the shell itself.
 
-    All methods raise ``wsman.Fault`` for what the client does wrong.
+    All methods raise ``wsman.Fault`` for an invalid request.
     """
 
-    #: As the access log calls it.
+    #: The name in the access log.
     kind: str
-    #: Streams of the shell, for the answer to Create.
+    #: The streams of the shell, for the answer to Create.
     input_streams: str
     output_streams: str
 
@@ -50,20 +50,20 @@ class Shell(abc.ABC):
 
     @abc.abstractmethod
     def command(self, command_id: str, command: str, arguments: str) -> str:
-        """Start a command, and say its id (the given one if there is one)."""
+        """Start a command, and return its id: ``command_id``, or a new one for ""."""
 
     @abc.abstractmethod
     def send(self, command_id: str, data: bytes, end: bool) -> None:
-        """Input for a command, or for the shell."""
+        """Pass input to a command or the shell."""
 
     @abc.abstractmethod
     def output(self, command_id: str) -> OutputQueue:
-        """Where Receive finds what the command, or the shell, has said."""
+        """Return the output of a command or the shell, for Receive."""
 
     @abc.abstractmethod
     async def signal(self, command_id: str) -> None:
-        """End a command and forget it: the meaning of each signal that clients send."""
+        """End a command and forget it. All signals of clients have this meaning."""
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """End everything that runs in the shell."""
+        """End all commands of the shell."""

@@ -1,10 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""WS-Management envelopes: bytes to a request, a result or a fault to bytes.
+"""WS-Management envelopes: parses requests, builds results and faults.
 
-DSP0226 (WS-Management), MS-WSMV (Microsoft's extensions: shells, faults).
-Nothing here reads or writes a socket.
+The specifications are DSP0226 (WS-Management) and MS-WSMV (Microsoft's
+extensions: shells, faults). This module does no input or output.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ POWERSHELL = "{http://schemas.microsoft.com/powershell}"
 SHELL_URI = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell"
 FAULT_ACTION = "http://schemas.dmtf.org/wbem/wsman/1/wsman/fault"
 
-#: MaxEnvelopeSizekb of WinRM since Windows 8: bytes of a request or a response (MS-WSMV 2.2.4.10).
+#: Bytes of a request or response at most: MaxEnvelopeSizekb of WinRM since Windows 8 (MS-WSMV 2.2.4.10).
 MAX_ENVELOPE_SIZE = 500 * 1024
 
-#: MaxTimeoutms of WinRM in seconds: no operation takes longer (MS-WSMV 2.2.4.10).
+#: Seconds that an operation takes at most: MaxTimeoutms of WinRM (MS-WSMV 2.2.4.10).
 MAX_OPERATION_TIMEOUT = 60.0
 
 _DURATION = re.compile(
@@ -53,11 +53,11 @@ _FAULT = (
 
 
 class BadRequest(Exception):
-    """These bytes are no WS-Management request; the HTTP answer is 400."""
+    """The bytes are not a WS-Management request. The HTTP answer is 400."""
 
 
 class Fault(Exception):
-    """A SOAP fault. ``number`` is the code of the Windows SDK's wsmerror.h."""
+    """A SOAP fault. ``number`` is a code of wsmerror.h in the Windows SDK."""
 
     def __init__(self, number: int, code: str, subcode: str, message: str) -> None:
         super().__init__(message)
@@ -68,13 +68,13 @@ class Fault(Exception):
 
 
 def operation_timeout() -> Fault:
-    """Nothing to deliver within OperationTimeout; clients ask again (ERROR_WSMAN_OPERATION_TIMEDOUT)."""
+    """No output within OperationTimeout. Clients ask again (ERROR_WSMAN_OPERATION_TIMEDOUT)."""
     message = "The WS-Management service cannot complete the operation within the time specified in OperationTimeout."
     return Fault(0x80338029, "s:Receiver", "w:TimedOut", message)
 
 
 def shell_not_found(shell_id: str) -> Fault:
-    """No such shell, or no more (ERROR_WSMAN_UNEXPECTED_SELECTORS)."""
+    """The shell does not exist (ERROR_WSMAN_UNEXPECTED_SELECTORS)."""
     message = (
         f"The request for the Windows Remote Shell with ShellId {shell_id} failed because the shell was not found on "
         "the server. Possible causes are: the specified ShellId is incorrect or the shell no longer exists on the "
@@ -84,28 +84,28 @@ def shell_not_found(shell_id: str) -> Fault:
 
 
 def command_not_found(command_id: str) -> Fault:
-    """No such command in this shell (ERROR_WSMAN_UNEXPECTED_SELECTORS)."""
+    """The shell has no such command (ERROR_WSMAN_UNEXPECTED_SELECTORS)."""
     message = f"The command {command_id} was not found in the shell. It may have ended or been terminated."
     return Fault(0x8033805B, "s:Sender", "w:InvalidSelectors", message)
 
 
 def unsupported(what: str) -> Fault:
-    """Something that WinRM has and a lab node has not (ERROR_WSMAN_UNSUPPORTED_FEATURE)."""
+    """A feature of WinRM that a lab node does not have (ERROR_WSMAN_UNSUPPORTED_FEATURE)."""
     return Fault(0x80338042, "s:Sender", "w:UnsupportedFeature", f"lab node: {what} is not supported.")
 
 
 def broken_pipe() -> Fault:
-    """Input for a command that has ended (ERROR_BROKEN_PIPE)."""
+    """Input for an ended command (ERROR_BROKEN_PIPE)."""
     return Fault(109, "s:Receiver", "w:InternalError", "The pipe has been ended.")
 
 
 def code_page_not_supported(code_page: str) -> Fault:
-    """A WinRS shell in a code page that is not there (ERROR_WINRS_CODE_PAGE_NOT_SUPPORTED)."""
+    """A WinRS shell in an unknown code page (ERROR_WINRS_CODE_PAGE_NOT_SUPPORTED)."""
     return Fault(0x80338140, "s:Sender", "w:InvalidOptions", f"lab node: the code page {code_page} is not supported.")
 
 
 def invalid_body(what: str) -> Fault:
-    """The body is not that of the action (ERROR_WSMAN_INVALID_SOAP_BODY)."""
+    """The body does not fit the action (ERROR_WSMAN_INVALID_SOAP_BODY)."""
     return Fault(0x80338027, "s:Sender", "w:SchemaValidationError", f"lab node: {what}.")
 
 
@@ -124,7 +124,7 @@ def envelope_too_large(size: int) -> Fault:
 
 
 class Request(NamedTuple):
-    """One request. Times in seconds, sizes in bytes, ids in upper case where they are GUIDs."""
+    """One request. Times are in seconds, sizes in bytes. Ids that are GUIDs are in upper case."""
 
     action: str
     resource_uri: str
@@ -137,24 +137,24 @@ class Request(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last part of the action's URI: Create, Command, Send, Receive, Signal, Delete."""
+        """The last part of the URI of the action: Create, Command, Send, Receive, Signal or Delete."""
         return self.action.rsplit("/", 1)[-1]
 
     def element(self, tag: str) -> ET.Element:
-        """The element of the shell namespace that the body must hold. Raises Fault."""
+        """Return an element of the shell namespace from the body. Raises Fault if it is missing."""
         found = self.body.find(SHELL + tag)
         if found is None:
-            raise invalid_body(f"a {self.name} request without the element {tag}")
+            raise invalid_body(f"a {self.name} request lacks the element {tag}")
         return found
 
 
 def parse(data: bytes) -> Request:
-    """The request in an envelope. Raises BadRequest, or Fault for one that is too large."""
+    """Parse an envelope. Raises BadRequest, or Fault for an envelope that is too large."""
     if len(data) > MAX_ENVELOPE_SIZE:
         raise envelope_too_large(len(data))
     try:
         text = data.decode("utf-8-sig")
-        # No client sends a document type, and without one there are no entities to expand.
+        # Clients do not send a document type. Without one there are no entities to expand.
         if "<!DOCTYPE" in text:
             raise BadRequest("the envelope has a document type declaration")
         root = ET.fromstring(text)  # noqa: S314, see above
@@ -183,7 +183,7 @@ def parse(data: bytes) -> Request:
 
 
 def duration(text: str, default: float) -> float:
-    """Seconds of an XML Schema duration such as ``PT20S``; ``default`` for anything else."""
+    """Return the seconds of an XML Schema duration such as ``PT20S``; ``default`` for other text."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
         return default
@@ -192,12 +192,12 @@ def duration(text: str, default: float) -> float:
 
 
 def response(request: Request, body: str) -> bytes:
-    """The envelope that answers ``request``; ``body`` is XML."""
+    """Return the envelope of an answer. ``body`` is XML."""
     return _envelope(f"{request.action}Response", request.message_id, body)
 
 
 def fault_response(message_id: str, fault: Fault, machine: str) -> bytes:
-    """The envelope of a fault; ``message_id`` is that of the request, "" if it is unknown."""
+    """Return the envelope of a fault. ``message_id`` belongs to the request; "" if it is unknown."""
     body = _FAULT.format(
         code=fault.code,
         subcode=fault.subcode,

@@ -1,13 +1,13 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all lanes share: which tests need which program, and an account of what was skipped and what was tried.
+"""Shared by all lanes: the programs that tests need, and a report of what was skipped and what was tried.
 
 ``WCOW_REQUIRE_ALL=1`` turns every skip into a failure, whatever its reason.
-``WCOW_REPORT=FILE`` appends the account of this run to a file; ``make test``
-prints that file at its end, figures of all lanes added up. Generated cases are
-the same in each run, so that a failure is about the change at hand;
-``WCOW_FUZZ=1`` tries others each time, ``make fuzz`` again and again.
+``WCOW_REPORT=FILE`` appends the result of this run to a file. ``make test``
+prints that file at its end, with the figures of all lanes added up. Generated
+cases are the same in each run, so that a failure concerns the change at hand.
+``WCOW_FUZZ=1`` tries different cases each time, and ``make fuzz`` repeats that.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import shutil
 import hypothesis
 import pytest
 
-# No time limit for a case: what has one measures it itself, and a busy machine is no fault of the code.
+# Cases have no time limit, because a busy machine is not a fault of the code. Tests that need a limit measure the time.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, print_blob=True)
 hypothesis.settings.register_profile("search", derandomize=False, deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("search" if os.environ.get("WCOW_FUZZ") == "1" else "repeatable")
+
+
+#: The path of a real PowerShell, or None.
+POWERSHELL = shutil.which("pwsh") or shutil.which("powershell")
 
 
 def pytest_configure(config):
@@ -34,11 +38,20 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "posix: about what Windows does not have, and not for it")
 
 
+def pytest_report_header():
+    return None if POWERSHELL else "not applicable: tests with a real PowerShell (no pwsh or powershell on PATH)"
+
+
+def is_applicable(item):
+    """Return False for a test that cannot apply to this machine. Such a test does not count as skipped."""
+    if os.name == "nt" and (item.get_closest_marker("posix") or item.get_closest_marker("requires_tool")):
+        return False
+    return POWERSHELL is not None or "powershell" not in getattr(item, "fixturenames", ())
+
+
 def pytest_collection_modifyitems(config, items):
-    if os.name == "nt":
-        foreign = [
-            item for item in items if item.get_closest_marker("posix") or item.get_closest_marker("requires_tool")
-        ]
+    foreign = [item for item in items if not is_applicable(item)]
+    if foreign:
         items[:] = [item for item in items if item not in foreign]
         config.hook.pytest_deselected(items=foreign)
 
@@ -51,8 +64,20 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture
+def powershell():
+    """Return the path of a real PowerShell: ``pwsh`` of any system, or ``powershell`` of Windows.
+
+    Debian and PyPI do not have a package of it, so CI cannot install one. A test
+    that uses this fixture is not collected if PATH has neither program, just as a
+    test marked ``posix`` is not collected on Windows. It is not skipped, because
+    with WCOW_REQUIRE_ALL=1 a skip fails.
+    """
+    return POWERSHELL
+
+
+@pytest.fixture
 def figures(record_property):
-    """``figures(kills=3, losses=0)`` adds to the figures of the run that are printed at its end."""
+    """``figures(kills=3, losses=0)`` adds to the figures that the run prints at its end."""
 
     def add(**counts):
         for name, count in counts.items():
@@ -62,9 +87,9 @@ def figures(record_property):
 
 
 def all_figures(stats):
-    """The figures of all tests, added up by name. Reports carry them from the workers of pytest-xdist to here."""
+    """Add up the figures of all tests by name. Reports carry them from the workers of pytest-xdist to this process."""
     total = collections.Counter()
-    # The report of the teardown has what a fixture added at the end, too.
+    # The report of the teardown also has what a fixture added at the end.
     for report in (report for outcome in ("", "error") for report in stats.get(outcome, ())):
         for name, count in report.user_properties if report.when == "teardown" else ():
             if name.startswith("figure "):
@@ -73,9 +98,9 @@ def all_figures(stats):
 
 
 def refuse_skip(report):
-    """Make a skipped report a failed one if nothing may be skipped.
+    """Turn a skipped report into a failed one if WCOW_REQUIRE_ALL=1.
 
-    An expected failure also counts as skipped in pytest, but has run.
+    Pytest also counts an expected failure as skipped, but that test has run.
     """
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("WCOW_REQUIRE_ALL") == "1":
         report.outcome = "failed"
@@ -100,7 +125,7 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("figures")
         terminalreporter.write_line(", ".join(f"{name[7:]} {count:,}" for name, count in sorted(tried.items())))
     path = os.environ.get("WCOW_REPORT")
-    if not path or hasattr(config, "workerinput"):  # a worker of pytest-xdist; its master counts everything
+    if not path or hasattr(config, "workerinput"):  # The main process counts for pytest-xdist workers.
         return
     stats = terminalreporter.stats
     passed, failed, skipped = (

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A snapshot is mounted at a directory, or not: ``ensure_mount`` of the core."""
+"""Mount or unmount a snapshot (``ensure_mount``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.mount"
     operation = "ensure_mount"
-    returned = ("mount", "actions")
+    stores = ("own", "containerd")
+    returned = ("mount", "actions", "containerd")
     options = {
         "state": {"type": "str", "choices": ["mounted", "unmounted"], "default": "mounted"},
         "key": {"type": "str"},

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report about a fleet. All is done on the controller, from results that nodes have returned before."""
+"""Write the report about a fleet, on the controller, from earlier results of the nodes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import _report
+from ..plugin_utils._action import TaskFailure, refuse_other_types
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -26,11 +27,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         "hosts": {"type": "list", "elements": "str"},
         "check": {"type": "str", "default": "wcow_check"},
         "merge": {"type": "list", "elements": "str", "default": []},
+        "metrics": {"type": "str"},
     }
     returned = ("files", "nodes", "states")
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         super().run(tmp, task_vars)
+        try:
+            refuse_other_types(self.options, self._task.args)
+        except TaskFailure as failure:
+            raise AnsibleActionFail(str(failure)) from None
         _result, options = self.validate_argument_spec(argument_spec=self.options)
         variables = task_vars or {}
         hosts = options["hosts"]
@@ -39,13 +45,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         generated = _report.now()
         try:
             merged = [node for path in options["merge"] for node in _report.read(self._absolute(path))]
-            report = _report.report_of(generated, [*merged, *self._nodes(hosts, options, variables, generated)])
-            directory = self._absolute(options["dest"])
-            files = [] if self._task.check_mode else _report.write(directory, report)
         except _report.Malformed as error:
             raise AnsibleActionFail(f"merge: {error}") from None
         except OSError as error:
-            raise AnsibleActionFail(f"The report cannot be made: {error.strerror}: {error.filename}") from None
+            raise AnsibleActionFail(
+                f"merge: cannot read {error.filename}: {error.strerror}. Name the report.json of an earlier report"
+            ) from None
+        try:
+            report = _report.report_of(generated, [*merged, *self._nodes(hosts, options, variables, generated)])
+            directory = self._absolute(options["dest"])
+            metrics = self._absolute(options["metrics"]) if options["metrics"] else ""
+            files = [] if self._task.check_mode else _report.write(directory, report, metrics)
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"Cannot write the report: {error.strerror}: {error.filename}. Make sure that the directory exists, "
+                "that the user who runs Ansible may write to it, and that the volume has free space"
+            ) from None
         nodes = {
             node["node"]: {
                 "state": node["state"],

@@ -1,13 +1,13 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The scratch disks of active snapshots are at least so large: ``ensure_scratch`` of the core, once for each."""
+"""Ensure a minimum size of scratch disks (``ensure_scratch``, once for each disk)."""
 
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..plugin_utils._action import SnapshotterAction, TaskFailure, succeeded
+from ..plugin_utils._action import SnapshotterAction, TaskFailure, raise_for_error
 
 
 class ActionModule(SnapshotterAction):
@@ -15,11 +15,12 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.scratch"
     operation = "ensure_scratch"
-    returned = ("scratch", "previous_size", "outcomes", "actions")
+    stores = ("own", "containerd")
+    returned = ("scratch", "previous_size", "outcomes", "actions", "containerd")
     options = {
         "key": {"type": "str"},
         "keys": {"type": "list", "elements": "str", "no_log": False},
-        "size": {"type": "str", "required": True},
+        "rootfs_size": {"type": "str", "required": True, "aliases": ["size"]},
     }
     required_one_of = (("key", "keys"),)
     mutually_exclusive = (("key", "keys"),)
@@ -27,17 +28,18 @@ class ActionModule(SnapshotterAction):
     def perform(self, options: Dict[str, Any]) -> Dict[str, Any]:
         keys = options["keys"]
         if keys is None:
-            return self.ask(self.operation, {"key": options["key"], "size": options["size"]})
+            return self.ask(self.operation, {"key": options["key"], "size": options["rootfs_size"]})
         keys = list(dict.fromkeys(keys))
-        operations = [(self.operation, {"key": key, "size": options["size"]}) for key in keys]
+        operations = [(self.operation, {"key": key, "size": options["rootfs_size"]}) for key in keys]
         entries = self.ask_all(operations, on_error="continue") if operations else []
         outcomes: List[Dict[str, Any]] = []
         actions: List[str] = []
         diff: Dict[str, Dict[str, Any]] = {"before": {}, "after": {}}
         failures: List[Tuple[str, TaskFailure]] = []
+        place: Dict[str, Any] = {}
         for key, entry in zip(keys, entries):
             try:
-                done = succeeded(entry)
+                done = raise_for_error(entry)
             except TaskFailure as failure:
                 failures.append((key, failure))
                 error = {"code": failure.code, "message": str(failure), "details": failure.details}
@@ -47,6 +49,7 @@ class ActionModule(SnapshotterAction):
             outcomes.append({"key": key, "changed": done["changed"]})
             outcomes[-1].update((name, result[name]) for name in ("scratch", "previous_size"))
             actions += result["actions"]
+            place = {name: result[name] for name in ("containerd",) if name in result}
             for side, states in diff.items():
                 states.update(result["diff"][side])
         changed = any(outcome["changed"] for outcome in outcomes)
@@ -56,13 +59,14 @@ class ActionModule(SnapshotterAction):
                 "outcomes": outcomes,
                 "actions": actions,
                 "diff": diff,
-                "failure": _summary(failures, len(keys)),
+                "failure": _first_failure(failures, len(keys)),
+                **place,
             },
         }
 
 
-def _summary(failures: List[Tuple[str, TaskFailure]], disks: int) -> Optional[Dict[str, Any]]:
-    """The first failure, and how many there were."""
+def _first_failure(failures: List[Tuple[str, TaskFailure]], disks: int) -> Optional[Dict[str, Any]]:
+    """The first failure and the number of failures, None if there is none."""
     if not failures:
         return None
     key, first = failures[0]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One snapshot is active, a view, committed or absent: ``ensure_snapshot`` of the core."""
+"""Ensure the state of one snapshot (``ensure_snapshot``)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.snapshot"
     operation = "ensure_snapshot"
-    returned = ("snapshot", "actions")
+    stores = ("own", "containerd")
+    returned = ("snapshot", "actions", "containerd")
     options = {
         "state": {"type": "str", "choices": ["active", "view", "committed", "absent"], "default": "active"},
         "key": {"type": "str"},
         "name": {"type": "str"},
         "parent": {"type": "str"},
+        "parent_image": {"type": "str"},
         "labels": {"type": "dict"},
         "purge_labels": {"type": "bool", "default": False},
         "rootfs_size": {"type": "str"},
@@ -32,3 +34,4 @@ class ActionModule(SnapshotterAction):
         ("state", "committed", ("name",)),
         ("state", "absent", ("key", "name"), True),
     )
+    mutually_exclusive = (("parent", "parent_image"),)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Snapshots by name or filter: ``list`` of the core."""
+"""List snapshots by name or filter (``list``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.snapshot_info"
     operation = "list"
-    returned = ("snapshots",)
+    stores = ("own", "containerd")
+    returned = ("snapshots", "exists", "mistakes", "containerd")
     options = {
         "names": {"type": "list", "elements": "str"},
         "filters": {"type": "list", "elements": "str"},

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The store is there, protected and with settings, or it is gone: ``ensure_store`` of the core."""
+"""Ensure that a store exists with its settings, or remove it (``ensure_store``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.store"
     operation = "ensure_store"
-    returned = ("store", "actions")
+    stores = ("own", "containerd")
+    returned = ("store", "preflight", "proxy_snapshotter", "actions", "containerd")
     options = {
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "rootfs_size": {"type": "str"},

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wrong with a store, and mending it: ``check`` of the core."""
+"""Check a store and repair it on request (``check``)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class ActionModule(SnapshotterAction):
 
     module = "wcow.snapshotter.store_check"
     operation = "check"
+    stores = ("own", "containerd")
     returned = (
         "healthy",
         "exists",
@@ -24,7 +25,10 @@ class ActionModule(SnapshotterAction):
         "reclaimed",
         "free",
         "total",
+        "rootfs_size",
+        "proxy_snapshotter",
         "inventory",
+        "containerd",
     )
     options = {
         "repair": {"type": "bool", "default": False},

@@ -1,36 +1,37 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a play is, on the last line of the terminal or as plain lines now and then."""
+"""Show the progress of a play: on the last line of the terminal, or as plain lines."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: progress
 type: aggregate
-short_description: Shows how far a play is
+short_description: Shows the progress of a play
 version_added: 0.1.0
 description:
-  - On a terminal, keeps one line at the bottom while the output of C(ansible-playbook) scrolls above it. It has the
-    part of the play that is done, the time left, the current task with the hosts that have ended it, the hosts with a
-    failed task, the unreachable ones, and the rate.
-  - Where there is no terminal, writes the same as plain lines to the standard error output, by default every 10 seconds
-    and once in the end. What goes to the standard output stays as it is.
-  - It works beside every stdout callback. Enable it with C(callbacks_enabled = wcow.snapshotter.progress) in the
+  - On a terminal, keeps one line at the bottom while the output of C(ansible-playbook) scrolls above it. The line shows
+    the completed part of the play, the time left, the number of hosts that completed the current task, the numbers of
+    failed and unreachable hosts, the rate, and the name of the task. With C(--check), it begins with C(check mode).
+  - Without a terminal, writes the same as plain lines to the standard error output, by default every 10 seconds and
+    once at the end. The standard output does not change.
+  - It works with every stdout callback. Enable it with C(callbacks_enabled = wcow.snapshotter.progress) in the
     section C(defaults) of ansible.cfg, or with E(ANSIBLE_CALLBACKS_ENABLED).
 notes:
-  - The part that is done, and so the time left, is about one play. It counts the tasks that stand in the play and in
-    its roles; those of a C(rescue), handlers, and what C(include_tasks) brings count for the rate alone.
-  - A host counts as failed when a task of it fails and C(ignore_errors) is not set, also if a C(rescue) follows.
+  - The completed part and the time left are those of the current play. They count the tasks of the play and of its
+    roles. Tasks of a C(rescue), handlers and the tasks of C(include_tasks) count for the rate only.
+  - A host counts as failed when one of its tasks fails and C(ignore_errors) is not set, even if a C(rescue) follows.
   - Colors are those of Ansible. E(NO_COLOR) and E(ANSIBLE_NOCOLOR) turn them off.
 author:
   - wcow.snapshotter maintainers (!UNKNOWN)
 options:
   plain:
     description:
-      - Writes plain lines on a terminal, too, as is best where somebody else keeps what the terminal shows
-        (C(ansible-runner), C(script)).
-      - A terminal is the standard output, or else the standard error output, unless E(TERM) is V(dumb) or not set.
+      - Writes plain lines on a terminal too. Use it when a program such as C(ansible-runner) or C(script) records the
+        terminal.
+      - The terminal is the standard output, or else the standard error output. If E(TERM) is V(dumb) or not set, there
+        is no terminal.
     type: bool
     default: false
     env:
@@ -39,7 +40,7 @@ options:
       - section: callback_wcow_progress
         key: plain
   interval:
-    description: Seconds between two plain lines, at the least.
+    description: Minimum number of seconds between two plain lines.
     type: float
     default: 10
     env:
@@ -56,24 +57,26 @@ import sys
 import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, TextIO, Tuple
 
-from ansible import constants
+from ansible import constants, context
 from ansible.playbook.block import Block
 from ansible.plugins.callback import CallbackBase
 from ansible.utils.color import stringc
 
-#: Seconds between two changes of the line on a terminal, at the least.
+from ..plugin_utils._text import one_line
+
+#: Minimum number of seconds between two changes of the line on a terminal.
 REFRESH = 0.1
 
 SAVE_CURSOR = "\x1b7"
 RESTORE_CURSOR = "\x1b8"
 ERASE_LINE = "\x1b[2K"
 
-#: A piece of the line, and the name of its color or None.
+#: A piece of the line, and the name of its color, or None for the default color.
 Piece = Tuple[str, Optional[str]]
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
-    """Follows the events of a run. It only reacts: a thread of its own would not survive Ansible's forks."""
+    """Follows the events of a run. It does not use a thread, because a thread does not survive Ansible's forks."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -86,7 +89,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._results = 0
         self._failed: Set[str] = set()
         self._unreachable: Set[str] = set()
-        #: Those of both that get no more tasks.
+        #: The failed and unreachable hosts that get no more tasks.
         self._lost: Set[str] = set()
         self._play = _Play("", [], [], self._begin)
         self._line: Optional[_BottomLine] = None
@@ -99,7 +102,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._next = time.monotonic() + (0 if terminal else self.get_option("interval"))
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        # With `serial`, this comes again for each batch, each time with a copy of the play.
+        # With `serial`, Ansible calls this for each batch, each time with a copy of the play.
         variables = play.get_variable_manager().get_vars(play=play)
         if play._uuid != self._play.uuid:  # noqa: SLF001
             hosts = [host for host in variables["ansible_play_hosts_all"] if host not in self._lost]
@@ -132,6 +135,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         seconds = time.monotonic() - self._begin
         pieces = [
+            *_mode(),
             (f"{self._results} tasks in {_clock(seconds)}", None),
             *self._troubles(),
             (_rate(self._results, seconds), None),
@@ -139,13 +143,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._plain(pieces)
 
     def _ended(self, result: Any, trouble: Optional[Set[str]] = None) -> None:
-        """A task has ended on a host. ``trouble``: the set of hosts that this one belongs to from now on."""
+        """Count a task that ended on a host. ``trouble`` is the set that the host joins, if any."""
         # Before ansible-core 2.19, results have no public attributes; 2.23 drops the others.
         host = (getattr(result, "host", None) or result._host).get_name()  # noqa: SLF001
         task = getattr(result, "task", None) or result._task  # noqa: SLF001
         self._results += 1
         self._play.end(task, host)
-        # A host that goes on after a failure has been rescued.
+        # A host that runs another task after a failure was rescued.
         self._lost.discard(host)
         if trouble is not None:
             trouble.add(host)
@@ -155,7 +159,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _show(self, new_task: bool = False) -> None:
         now = time.monotonic()
-        # On a terminal a new task is shown at once: there may be no other event for long.
+        # On a terminal, a new task appears at once, because the next event may be far away.
         if now < self._next and not (new_task and self._line):
             return
         if self._line:
@@ -170,13 +174,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._display.display(f"progress: {text}", stderr=True, screen_only=True)
 
     def _pieces(self, now: float) -> List[Piece]:
-        """What there is to say, the least important last: that is what a narrow terminal cuts."""
+        """Return the pieces of the line, the most important first. A narrow terminal cuts the last ones."""
         play = self._play
         seconds = now - play.begin
         done = play.done(self._lost)
         left = f"{_clock(seconds / done - seconds)} left" if done else "no estimate yet"
         ended = len(play.ended)
         return [
+            *_mode(),
             (f"{done:.0%}, {left}", None),
             (f"task {play.started} of {len(play.tasks)}: {ended} of {max(play.expected, ended)} hosts", None),
             *self._troubles(),
@@ -195,10 +200,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
 
 class _Play:
-    """How far one play is.
+    """The progress of one play.
 
-    ``hosts``: all of the play, ``batch``: those that run now. ``tasks``: the
-    identifiers of the tasks that are known beforehand.
+    ``hosts`` are all hosts of the play, ``batch`` those of the current batch.
+    ``tasks`` are the identifiers of the tasks that are known before the play runs.
     """
 
     def __init__(self, uuid: str, hosts: List[str], tasks: Iterable[str], begin: float) -> None:
@@ -208,14 +213,14 @@ class _Play:
         self.tasks = frozenset(tasks)
         self.begin = begin
         self.results = 0
-        #: Of the current task: its name, the hosts that have ended it, and how many there will be.
+        #: The name of the current task, the hosts that ended it, and the number of hosts that it runs on.
         self.task = ""
         self.ended: Set[str] = set()
         self.expected = 0
         self.started = 0
         self._current = ""
         self._begun: Set[str] = set()
-        #: How many of the known tasks each host has ended.
+        #: The number of known tasks that each host ended.
         self._over: Dict[str, int] = collections.defaultdict(int)
 
     def next_batch(self, hosts: List[str]) -> None:
@@ -223,8 +228,8 @@ class _Play:
         self._begun.clear()
 
     def start(self, task: Any, lost: Set[str]) -> None:
-        # The name is for one line, and whoever wrote it may have meant it for more.
-        self.task = "".join(character if character.isprintable() else " " for character in task.get_name())
+        # A name can contain what a node said: line ends would break the line, escape sequences the terminal.
+        self.task = one_line(task.get_name())
         self.ended = set()
         self.expected = 1 if task.run_once else len([host for host in self.batch if host not in lost])
         self._current = task._uuid  # noqa: SLF001
@@ -241,7 +246,7 @@ class _Play:
                 self._over[one] += 1
 
     def done(self, lost: Set[str]) -> float:
-        """Which part of the play is done or will never be, 0 to 1."""
+        """Return the part of the play, 0 to 1, that ended. The tasks of ``lost`` hosts count as ended."""
         tasks = len(self.tasks)
         whole = tasks * len(self.hosts)
         over = sum(tasks if host in lost else min(self._over[host], tasks) for host in self.hosts)
@@ -249,36 +254,37 @@ class _Play:
 
 
 class _BottomLine:
-    """The last line of a terminal. The lines above it scroll by themselves, whoever writes there.
+    """The last line of a terminal. The output of all programs scrolls above it.
 
-    That is a scrolling region (DECSTBM) that ends above the last line, which
-    terminals know since the VT100. Each change is one write, so that nothing
-    of another writer gets into it, and leaves the cursor where it was.
+    A scrolling region (DECSTBM), which terminals support since the VT100, ends
+    above the last line. Each change is one write, so the output of other
+    programs does not mix with it. It leaves the cursor in its place.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._size = os.terminal_size((0, 0))
         self._owner = os.getpid()
-        # However Ansible ends; its forks do not count.
+        # This runs however Ansible ends. Its forks have another process id, so they change nothing.
         atexit.register(self.close)
 
     def draw(self, pieces: List[Piece]) -> None:
         size = os.get_terminal_size(self._stream.fileno())
-        # A terminal without a size says 0.
+        # A terminal that does not know its size reports 0.
         if size.lines < 3 or size.columns < 1:
             return
         text = ""
         if size != self._size:
-            # The empty line makes room if the cursor is on the last line. Setting the region moves the cursor.
+            # If the cursor is on the last line, the line feed scrolls the screen, and moving up leaves that line.
+            # Setting the region moves the cursor.
             text = f"{self._leave()}\n{SAVE_CURSOR}\x1b[1;{size.lines - 1}r{RESTORE_CURSOR}\x1b[1A"
             self._size = size
-        # One column is left free, and wrapping is off in case that a character is wider than one.
+        # One column stays free. Wrapping is off, because a character can be wider than one column.
         text += f"{SAVE_CURSOR}\x1b[{size.lines};1H{ERASE_LINE}\x1b[?7l{fit(pieces, size.columns - 1)}\x1b[?7h"
         self._write(text + RESTORE_CURSOR)
 
     def close(self) -> None:
-        """Give the last line back. May be called twice."""
+        """Release the last line. A second call changes nothing."""
         if os.getpid() == self._owner:
             self._write(self._leave())
             self._size = os.terminal_size((0, 0))
@@ -291,25 +297,25 @@ class _BottomLine:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:
-            pass  # The terminal is gone, and with it who looked.
+        except (OSError, ValueError):
+            pass  # The terminal is gone, or cannot show a character of a name.
 
 
 def fit(pieces: List[Piece], columns: int) -> str:
-    """The pieces as one line that is not longer than ``columns`` characters, colors apart."""
-    line, room = "", columns
+    """Join the pieces into one line of at most ``columns`` characters. Color codes do not count."""
+    line, free = "", columns
     for number, (piece, color) in enumerate(pieces):
         separator = " | " if number else ""
-        if len(separator + piece) > room:
-            cut = (separator + piece)[: max(room - 1, 0)] + "…"
-            return line + cut[:room]
-        room -= len(separator + piece)
+        if len(separator + piece) > free:
+            cut = (separator + piece)[: max(free - 1, 0)] + "…"
+            return line + cut[:free]
+        free -= len(separator + piece)
         line += separator + (stringc(piece, color) if color else piece)
     return line
 
 
 def _tasks(blocks: Iterable[Any]) -> Iterator[str]:
-    """The identifiers of the tasks that each host gets to if nothing fails."""
+    """Yield the identifiers of the tasks that each host runs if nothing fails."""
     for entry in blocks:
         if isinstance(entry, Block):
             yield from _tasks([*entry.block, *entry.always])
@@ -318,10 +324,15 @@ def _tasks(blocks: Iterable[Any]) -> Iterator[str]:
 
 
 def _terminal() -> Optional[TextIO]:
-    """Where to keep the bottom line; None if there is no terminal for it."""
+    """Return the stream of the terminal, or None if there is no usable terminal."""
     if os.environ.get("TERM", "dumb") == "dumb":
         return None
     return next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
+
+
+def _mode() -> List[Piece]:
+    """Return a piece that says that the run changes nothing, if so."""
+    return [("check mode", None)] if context.CLIARGS.get("check") else []
 
 
 def _clock(seconds: float) -> str:

@@ -1,48 +1,57 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation only: the work is done by plugins/action/mount.py and the core on the node."""
+"""Documentation only: plugins/action and the core on the node do the work."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mount
-short_description: Mount a snapshot of Windows containers at a directory of the node
+short_description: Mount a snapshot of a Windows container at a directory of the node
 version_added: 0.1.0
 description:
-  - States that an active snapshot or a view is a directory tree at a place of the node, all its layers in one, or that
-    it is not.
-  - An active snapshot is mounted writable, and what is written is part of it. A view is mounted read-only; it gets its
-    scratch disk with its first mount.
-  - A mount does not outlive a restart of the node. The task mounts it again.
+  - Ensures that an active snapshot or a view is mounted at a directory of the node, or that it is not. The directory
+    shows all layers of the snapshot as one tree.
+  - Mounts an active snapshot writable. What is written there becomes part of the snapshot.
+  - Mounts a view read-only. A view gets its scratch disk when it is mounted for the first time.
+  - A mount does not survive a restart of the node. Run the task again to restore it.
 author:
   - wcow.snapshotter maintainers (!UNKNOWN)
+requirements:
+  - Python 3.9 or newer on the node (see O(python)).
 extends_documentation_fragment:
   - wcow.snapshotter.node
   - wcow.snapshotter.node.attributes
 options:
   state:
     description:
-      - With V(mounted), the snapshot O(key) is mounted at O(target).
-      - With V(unmounted), nothing is mounted at O(target), or O(key) is mounted nowhere; exactly one of both is
-        required. A snapshot that does not exist is mounted nowhere.
+      - Selects the state of the mount.
+      - V(mounted) requires O(key) and O(target).
+      - V(unmounted) requires exactly one of O(key) and O(target).
+      - A snapshot that does not exist counts as unmounted.
     type: str
-    choices: [mounted, unmounted]
+    choices:
+      mounted: The snapshot is mounted at the target.
+      unmounted: Nothing is mounted at the target, or the snapshot is not mounted anywhere.
     default: mounted
   key:
-    description: The key of the active snapshot or view.
+    description:
+      - Names the active snapshot or view by its key.
     type: str
   target:
     description:
-      - The directory, an absolute path on the node. It is made if it does not exist, and must be empty otherwise.
-      - It stays, empty, when the snapshot is unmounted.
+      - Names the directory on the node.
+      - It must be an absolute path.
+      - The task creates the directory if it does not exist.
+      - An existing directory must be empty.
+      - The empty directory stays when the snapshot is unmounted.
     type: str
 seealso:
   - module: wcow.snapshotter.snapshot
 """
 
 EXAMPLES = r"""
-- name: Prepare a snapshot to put files into
+- name: Prepare a snapshot to write files to
   wcow.snapshotter.snapshot:
     key: patched
     parent: servercore
@@ -63,22 +72,45 @@ EXAMPLES = r"""
 
 RETURN = r"""
 mount:
-  description: The mount as it is now, or would be in check mode. V(none) with O(state=unmounted).
+  description:
+    - The mount as it is now or, in check mode, as it would be after the task.
+    - V(none) with O(state=unmounted).
   returned: success
   type: dict
   sample:
     key: patched
     target: C:\mnt\patched
     read_only: false
+containerd:
+  description: The store of containerd, as M(wcow.snapshotter.snapshot_info) returns it, and the namespace of the task.
+  returned: O(store=containerd)
+  type: dict
+  sample:
+    root: C:\ProgramData\containerd\root
+    address: \\.\pipe\containerd-containerd
+    snapshotter: windows
+    namespace: k8s.io
+    namespaces: [k8s.io]
+    sources:
+      root: containerd's default
+      address: containerd's default
+      snapshotter: containerd's default
+    running: true
+    program: service containerd
 actions:
-  description: What was done, or would be in check mode, in order. Empty if nothing was to do.
+  description:
+    - The changes that the task made, in order.
+    - In check mode, the changes that it would make.
+    - Empty if there is nothing to change.
   returned: success
   type: list
   elements: str
   sample: ["mount patched"]
 error:
-  description: The failure for programs, C(code) being one of V(not_found), V(already_exists), V(failed_precondition),
-    V(invalid_argument), V(unavailable), V(not_implemented) and V(internal).
+  description:
+    - The failure in machine-readable form.
+    - C(code) is one of V(not_found), V(already_exists), V(failed_precondition), V(invalid_argument), V(unavailable),
+      V(not_implemented) and V(internal).
   returned: failure
   type: dict
   sample: {"code": "failed_precondition", "details": {"operation": "ensure_mount"}}

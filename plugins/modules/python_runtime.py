@@ -1,24 +1,25 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation only: the work is done by plugins/action/python_runtime.py and plugin_utils/_powershell.py."""
+"""Documentation only: plugins/action and plugin_utils/_powershell.py do the work."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: python_runtime
-short_description: Put a private Python on a Windows node that has none, or remove it
+short_description: Install a private Python on a Windows node, or remove it
 version_added: 0.1.0
 description:
-  - States that the Python which the collection's other modules use is on the node, at O(python), or that it is not.
-  - It is the embeddable package of python.org, unpacked. Nothing is installed into Windows, C(PATH) and the registry
-    stay as they are, and no other program finds or uses it.
-  - The package comes from O(url), which the node downloads, or from O(src), a file on the controller. Its SHA-256 is
-    verified on the node before it is unpacked. It is unpacked beside the old one, tried, and renamed into place.
-  - The directory belongs to Administrators; they and SYSTEM are the only ones with access. A runtime to which others
-    had access is not run, and is replaced.
-  - This is the one module that works without a Python on the node. It needs Windows PowerShell 5.1 and .NET Framework
-    4.7, which are part of Windows Server 2019 and newer. All its PowerShell is in docs/powershell.md of the collection.
+  - Ensures that the Python that the collection's other modules use exists on the node at O(python), or that it does not
+    exist.
+  - Unpacks the embeddable package of python.org and installs nothing into Windows. C(PATH) and the registry do not
+    change, and no other program finds or uses this Python.
+  - Takes the package from O(url), which the node downloads, or from O(src), a file on the controller. The node verifies
+    its SHA-256, unpacks it beside the old runtime, tries it, and renames it into place.
+  - Makes Administrators the owner of the directory. Only they and SYSTEM have access. If other users had access to an
+    existing runtime, the task does not run it and replaces it.
+  - Works without a Python on the node, unlike all other modules. It needs Windows PowerShell 5.1 and .NET Framework
+    4.7, which are part of Windows Server 2019 and newer. docs/powershell.md of the collection lists all its PowerShell.
 author:
   - wcow.snapshotter maintainers (!UNKNOWN)
 extends_documentation_fragment:
@@ -27,65 +28,76 @@ extends_documentation_fragment:
 options:
   state:
     description:
-      - V(present) installs the runtime, replaces one of another version or digest, and one that is damaged or open to
-        others. What an interrupted run has left is removed.
-      - V(absent) removes it. The payload and the stores of the collection stay.
-      - In both states, a directory with something in it that this module did not install is left alone, and the task
-        fails. While its C(python.exe) runs, the runtime stays as it is, and the task fails too.
+      - Selects the state of the runtime.
+      - In both states, the task fails and leaves the directory alone if it contains anything that this module did not
+        install.
+      - In both states, the task fails and changes nothing while the runtime's C(python.exe) is running.
     type: str
-    choices: [present, absent]
+    choices:
+      present: The runtime is installed. The task replaces a runtime that has another version or digest, that is
+        damaged, or that other users have access to. It removes what an interrupted run left behind.
+      absent: The runtime does not exist. The collection's payload and stores stay.
     default: present
   version:
     description:
-      - The version of Python that the package has, 3.9.0 or newer, which C(python.exe) must answer.
+      - Specifies the version of Python in the package.
+      - It must be 3.9.0 or newer, and C(python.exe) must report the same version.
     type: str
     default: 3.12.10
   checksum:
     description:
-      - The SHA-256 of the package, 64 hexadecimal digits, after V(sha256:) or not.
-      - May be left out only for the default package, 3.12.10 for amd64, whose digest the collection knows.
+      - Specifies the SHA-256 of the package as 64 hexadecimal digits.
+      - The prefix V(sha256:) is optional.
+      - You can omit this option only for the default package, 3.12.10 for amd64, whose digest the collection knows.
+      - It is required with O(url).
     type: str
   url:
     description:
-      - An C(https) or C(http) URL that the node can reach, with its system proxy. Mutually exclusive with O(src).
-      - The default is the package of O(version) for amd64 on www.python.org. For arm64, give the URL of that package.
+      - Specifies an C(https) or C(http) URL of the package.
+      - The node must be able to reach it, and uses its system proxy.
+      - Mutually exclusive with O(src).
+      - The default is the package of O(version) for amd64 on www.python.org.
+      - For arm64, give the URL of that package.
     type: str
   src:
     description:
-      - The package on the controller, where M(ansible.builtin.copy) looks for files too. For nodes that reach no URL.
-        At most 32 MiB.
+      - Names the package on the controller, for nodes that cannot reach a URL.
+      - The task searches for it as M(ansible.builtin.copy) does.
+      - The file can have at most 32 MiB.
     type: str
 notes:
-  - O(root), O(layers) and O(cache_dir) are for the other modules; this one takes them so that C(module_defaults) can
-    set them for all.
-  - The directory is that of O(python), and may be the runtime's alone. Its parent must be one in which only
-    administrators can write, as they are below C(C:\Program Files).
+  - O(root), O(layers) and O(cache_dir) have no effect on this module. It accepts them so that C(module_defaults) can
+    set them for all modules.
+  - The runtime needs the directory of O(python) for itself. Only administrators may be able to write to the parent
+    directory, as is the case below C(C:\Program Files).
 seealso:
   - module: ansible.builtin.raw
 """
 
 EXAMPLES = r"""
-- name: Have a Python for the collection, from python.org
+- name: Install a Python for the collection from python.org
   wcow.snapshotter.python_runtime:
 
-- name: Have it on nodes without a way to the internet, from the controller
+- name: Install it from the controller, for nodes without internet access
   wcow.snapshotter.python_runtime:
     src: python-3.12.10-embed-amd64.zip
 
-- name: Have another version, from a mirror
+- name: Install another version from a mirror
   wcow.snapshotter.python_runtime:
     version: 3.13.0
     url: https://mirror.example.com/python-3.13.0-embed-arm64.zip
     checksum: sha256:0000000000000000000000000000000000000000000000000000000000000000
 
-- name: Remove it
+- name: Remove the runtime
   wcow.snapshotter.python_runtime:
     state: absent
 """
 
 RETURN = r"""
 runtime:
-  description: The runtime as it is now, or would be in check mode. V(none) if there is none.
+  description:
+    - The runtime as it is now or, in check mode, as it would be after the task.
+    - V(none) if there is none.
   returned: success
   type: dict
   contains:
@@ -100,7 +112,7 @@ runtime:
       returned: success
       sample: 3.12.10
     sha256:
-      description: The digest of the package that was unpacked.
+      description: The SHA-256 of the package.
       type: str
       returned: success
       sample: 4acbed6dd1c744b0376e3b1cf57ce906f9dc9e95e68824584c8099a63025a3c3
@@ -109,14 +121,19 @@ runtime:
     version: 3.12.10
     sha256: 4acbed6dd1c744b0376e3b1cf57ce906f9dc9e95e68824584c8099a63025a3c3
 actions:
-  description: What was done, or would be in check mode, in order. Empty if nothing was to do.
+  description:
+    - The changes that the task made, in order.
+    - In check mode, the changes that it would make.
+    - Empty if there is nothing to change.
   returned: success
   type: list
   elements: str
   sample: ["replace 3.11.9 by 3.12.10", "clean"]
 error:
-  description: The failure for programs, C(code) being one of V(failed_precondition), V(invalid_argument),
-    V(unavailable) and V(internal), and the C(step) of the script at which it failed in C(details).
+  description:
+    - The failure in machine-readable form.
+    - C(code) is one of V(failed_precondition), V(invalid_argument), V(unavailable) and V(internal).
+    - C(details) contains the C(step) of the script that failed.
   returned: failure
   type: dict
   sample: {"code": "failed_precondition", "details": {"step": "verify"}}

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation only: the work is done by plugins/action/report.py on the controller."""
+"""Documentation only: plugins/action does the work on the controller."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ module: report
 short_description: Write a report about the snapshot stores of a fleet
 version_added: 0.1.0
 description:
-  - Writes one HTML page that needs nothing else (no network, no other file), and the same as JSON and CSV, on the
-    controller. It shows each node with its free space, sizes and findings, and its layers as a tree.
-  - It takes what M(wcow.snapshotter.store_check) with C(inventory) has returned for each host before. The playbook
-    C(wcow.snapshotter.audit) does all of it.
+  - Writes a self-contained HTML page on the controller, the same data as JSON and CSV, and metrics for Prometheus. The
+    page needs no network and no other file. It shows each node with its free space, sizes and findings, and its layers
+    as a tree.
+  - For a containerd store, it also shows how many bytes each image and container uses, what needs each snapshot, and
+    what can be freed.
+  - Uses the results that M(wcow.snapshotter.store_check) with C(inventory) returned for each host earlier in the play.
+    The playbook C(wcow.snapshotter.audit) does all of this.
   - Run it once for all hosts, with C(run_once), and with C(delegate_to) set to localhost.
-  - Hosts whose task failed or that were unreachable are in the report, too, if the task had C(ignore_errors) and
+  - The report includes hosts that failed or were unreachable if the task that checked them set C(ignore_errors) and
     C(ignore_unreachable).
 author:
   - wcow.snapshotter maintainers (!UNKNOWN)
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return what it would, without writing files.
+    description: Can run in C(check_mode) and return its result without writing files.
     support: full
   diff_mode:
     description: Returns what changed when in diff mode.
@@ -29,30 +32,44 @@ attributes:
 options:
   dest:
     description:
-      - The directory on the controller for report.html, report.json, nodes.csv, snapshots.csv and findings.csv. It is
-        made if it does not exist; files of these names are replaced.
-      - A relative path starts where C(ansible-playbook) was started.
+      - Names the directory on the controller for report.html, report.json, nodes.csv, snapshots.csv, findings.csv,
+        users.csv and metrics.prom.
+      - The task creates the directory if it does not exist, and replaces files with these names.
+      - A relative path starts in the directory in which you run C(ansible-playbook).
     type: str
     required: true
   hosts:
-    description: The hosts that the report is about. If not given, all hosts of the play. An empty list makes a report
-      of O(merge) alone.
+    description:
+      - Lists the hosts that the report covers.
+      - The default is all hosts of the play.
+      - If the list is empty, the report covers only the nodes of O(merge).
     type: list
     elements: str
   check:
-    description: The name of the variable in which each host has registered its result of
-      M(wcow.snapshotter.store_check) with C(inventory).
+    description:
+      - Names the variable in which each host registered its result of M(wcow.snapshotter.store_check) with
+        C(inventory).
     type: str
     default: wcow_check
   merge:
-    description: Files report.json of other runs, for example of other slices of the inventory. Their nodes are in the
-      report, too. Of a node that is in several, the latest audit counts.
+    description:
+      - Lists report.json files of other runs, for example of other slices of the inventory.
+      - The report includes their nodes.
+      - If several files contain the same node, the latest audit counts.
     type: list
     elements: str
     default: []
+  metrics:
+    description:
+      - Names the file on the controller for the metrics.
+      - The default is metrics.prom in O(dest).
+      - For the textfile collector of Prometheus' node_exporter, name a file C(*.prom) in its directory.
+      - The directory must exist.
+      - A relative path starts in the directory in which you run C(ansible-playbook).
+    type: str
 notes:
-  - The files hold names, labels and sizes of snapshots, and no passwords. They are as readable as other files that the
-    user writes.
+  - The files contain names, labels and sizes of snapshots. They contain no passwords. They have the usual permissions
+    of files that the user creates.
 seealso:
   - module: wcow.snapshotter.store_check
 """
@@ -72,7 +89,7 @@ EXAMPLES = r"""
   run_once: true
   delegate_to: localhost
 
-- name: Put the reports of two slices together
+- name: Merge the reports of two slices
   wcow.snapshotter.report:
     dest: wcow-report-all
     hosts: []
@@ -85,7 +102,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 files:
-  description: What was written, the page last. Empty in check mode.
+  description:
+    - The files that the task wrote, the HTML page last.
+    - Empty in check mode.
   returned: success
   type: list
   elements: str
@@ -94,32 +113,39 @@ files:
     - /home/me/wcow-report/nodes.csv
     - /home/me/wcow-report/snapshots.csv
     - /home/me/wcow-report/findings.csv
+    - /home/me/wcow-report/users.csv
+    - /home/me/wcow-report/metrics.prom
     - /home/me/wcow-report/report.html
 nodes:
-  description: What the report says of each node.
+  description: What the report shows for each node.
   returned: success
   type: dict
   contains:
     state:
-      description: V(healthy), V(unhealthy) (errors or warnings in the store), V(no_store), V(failed) (reached, but not
-        audited) or V(unreachable).
+      description:
+        - The state of the node.
+        - V(unhealthy) means that the store has errors or warnings.
+        - V(failed) means that the node was reached but not audited.
+        - The other states are V(healthy), V(no_store) and V(unreachable).
       type: str
       returned: success
       sample: unhealthy
     bad:
-      description: Whether that is one of V(unhealthy), V(failed) and V(unreachable).
+      description: Whether the state is V(no_store), V(unhealthy), V(failed) or V(unreachable).
       type: bool
       returned: success
       sample: true
     message:
-      description: A sentence, the summary of the check or why there is none.
+      description: The summary of the check, or the reason why there is none.
       type: str
       returned: success
       sample: "12 snapshots, 1 problem; first: /srv/rm-7 waits to be destroyed"
   sample:
     node1: {"state": "healthy", "bad": false, "message": "12 snapshots, no problems"}
 states:
-  description: How many nodes are in each state. States without nodes are left out.
+  description:
+    - The number of nodes in each state.
+    - States without nodes are left out.
   returned: success
   type: dict
   sample: {"healthy": 498, "unreachable": 2}

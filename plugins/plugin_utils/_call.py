@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One request to the core on the node, and the payload in the same breath if the node lacks it.
+"""One request to the core on the node; a second call with the payload if the node lacks it.
 
 FOR INTERNAL USE OF THE COLLECTION ONLY; it may change without notice.
 """
@@ -12,6 +12,7 @@ import ast
 import base64
 import functools
 import inspect
+import string
 import zlib
 from typing import Callable, Iterator, Sequence, Union
 
@@ -33,33 +34,55 @@ def lines_of(data: bytes) -> Iterator[str]:
         yield base64.b64encode(data[offset : offset + LINE]).decode("ascii")
 
 
+class _Minifier(ast.NodeTransformer):
+    """Shortens the names of a function's parameters and variables to one letter, and drops annotations."""
+
+    def __init__(self, function: ast.FunctionDef) -> None:
+        names = [argument.arg for argument in function.args.args]
+        names += [
+            node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        ]
+        self._letters = dict(zip(dict.fromkeys(names), string.ascii_lowercase))
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        return ast.arg(self._letters[node.arg])
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self._letters.get(node.id, node.id), node.ctx)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        assigned = ast.Assign([node.target], node.value)  # type: ignore[arg-type]
+        return self.generic_visit(ast.copy_location(assigned, node))
+
+
 @functools.cache
 def source_of(function: Callable[..., None]) -> str:
-    """The text of a function of ``_loader`` without what only readers need."""
+    """The text of a function of ``_loader``, without what only readers need."""
     tree = ast.parse(inspect.getsource(function))
     definition = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     del definition.body[0]
     definition.returns = None
-    for argument in definition.args.args:
-        argument.annotation = None
-    return ast.unparse(tree)
+    return ast.unparse(_Minifier(definition).visit(tree))
 
 
 def loader_line(function: Callable[..., None], *arguments: Union[str, int]) -> str:
-    """The first line of standard input: defines a function of ``_loader`` and calls it."""
+    """The first line of standard input, which defines a function of ``_loader`` and calls it."""
     program = f"{source_of(function)}\n{function.__name__}({','.join(map(ascii, arguments))})"
     packed = base64.b64encode(zlib.compress(program.encode("ascii"), 9)).decode("ascii")
     return f"import base64,zlib;exec(zlib.decompress(base64.b64decode('{packed}')))"
 
 
-def call(execute: Execute, python: str, directory: str, request: str, attachment: Sequence[str] = ()) -> Reply:
+def call(
+    execute: Execute, python: str, directory: str, request: str, attachment: Sequence[str] = (), kind: str = "own"
+) -> Reply:
     """Send ``request`` (one line of ASCII) and what it attaches (lines); return the core's reply.
 
-    ``directory`` is where the node keeps payloads. A node that lacks this one
-    says so before it does anything, and the second call carries it.
+    ``directory`` is where the node keeps payloads, of which the request needs
+    the one of this ``kind``. A node that lacks this payload
+    answers so before it changes anything, and the second call carries the payload.
     Raises NodeFailure if there is no reply, and what ``execute`` raises.
     """
-    code = payload()
+    code = payload(kind)
     path = f"{directory}/wcow-{code.digest}.zip"
     known = (path, code.digest, code.boot.start, code.boot.stop)
 

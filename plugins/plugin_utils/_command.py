@@ -21,7 +21,16 @@ BOOTSTRAP = "import sys;exec(sys.stdin.buffer.readline())"
 SINGLE_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
 
 
-def quoted(text: str) -> str:
+#: What only a path of Windows begins with: a drive, or a share.
+WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def is_path_of_windows(path: str) -> bool:
+    """Return True for an absolute path that no POSIX host has."""
+    return WINDOWS_PATH.match(path) is not None
+
+
+def quote(text: str) -> str:
     """``text`` as a PowerShell string literal in which nothing is expanded."""
     return "'" + SINGLE_QUOTES.sub(r"\1\1", text) + "'"
 
@@ -33,15 +42,15 @@ def posix(python: str) -> str:
 
 def psrp(python: str) -> str:
     """The script for the connection psrp, which passes the exit code on by itself."""
-    return f"$input | & {quoted(python)} -I -X utf8 -c {quoted(BOOTSTRAP)}"
+    return f"$input | & {quote(python)} -I -X utf8 -c {quote(BOOTSTRAP)}"
 
 
-def winrm(python: str) -> str:
-    """The script for the connection winrm. Without its second line, any failure would be a 1."""
+def exiting(python: str) -> str:
+    """The script for the connections winrm and ssh. Without its second line, any failure would be a 1."""
     return f"{psrp(python)}\nexit $LASTEXITCODE"
 
 
-def ssh(python: str) -> str:
-    """The command line for ssh to Windows, where the far end may be cmd.exe or PowerShell."""
-    script = base64.b64encode(winrm(python).encode("utf-16-le")).decode("ascii")
-    return f"powershell.exe -NoProfile -NonInteractive -EncodedCommand {script}"
+def encoded(script: str) -> str:
+    """The command line that runs a PowerShell script over ssh: the shell on the node may be cmd.exe or PowerShell."""
+    text = base64.b64encode(script.encode("utf-16-le")).decode("ascii")
+    return f"powershell.exe -NoProfile -NonInteractive -EncodedCommand {text}"

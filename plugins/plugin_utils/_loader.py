@@ -1,29 +1,32 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs first on the node: finds the payload, verifies it, hands over to it.
+"""The loader: runs first on the node, finds the payload, verifies it and runs it.
 
 FOR INTERNAL USE OF THE COLLECTION ONLY. Nothing here runs on the controller:
 ``_call`` sends the text of ``load`` with each task, and that of ``receive``
-to a node that lacks the payload. The first is paid for on the wire each time,
-so it is terse and the controller words what the user reads; and it must
-compile on any Python 3 in order to say that a Python is too old.
+to a node that lacks the payload. Each task pays for the text of ``load`` on
+the wire, so ``load`` is terse and the controller words the messages. It must
+compile on any Python 3, because it reports a Python that is too old.
 
-Both execute the very bytes that they hashed, never a file that they would
-have to open a second time. ``digest`` is the SHA-256 of the payload,
-``start`` and ``end`` delimit the source of boot.py in it, and ``path`` is the
-payload's place in the cache, in which ``~`` and ``$NAME`` are expanded.
+Both functions execute the bytes that they hashed, and never open the file a
+second time. ``digest`` is the SHA-256 of the payload. ``start`` and ``end``
+delimit the source of boot.py in it. ``path`` is the payload's place in the
+cache; ``~`` and ``$NAME`` in it are expanded.
+
+Both end the process with ``os._exit``: the reply is flushed by then, and the
+end of the process follows it at once. WinRM then sends both in one response.
 """
 
 from __future__ import annotations
 
 
 def load(path: str, digest: str, start: int, end: int) -> None:
-    """Run the payload from the cache; its exit code ends the process.
+    """Run the payload from the cache and exit with its exit code.
 
-    Standard input holds the request in one line, then what it attaches.
-    Without an intact payload the answer is ``need_payload``: 0 if there is no
-    file, else the size of one that was damaged or tampered with; and
+    Standard input holds the request in one line, then its attachment.
+    Without an intact payload the answer has ``need_payload``, which is 0 if
+    there is no file, else the size of a damaged or altered file, and
     ``python``, the version of this Python (``sys.hexversion``).
     """
     import hashlib
@@ -32,20 +35,21 @@ def load(path: str, digest: str, start: int, end: int) -> None:
 
     path = os.path.expandvars(os.path.expanduser(path))
     try:
-        data = open(path, "rb").read()
+        # Opening a named pipe would wait for its other end.
+        data = (os.path.isfile(path) and open(path, "rb").read()) or b""
     except OSError:
         data = b""
     if hashlib.sha256(data).hexdigest() == digest and sys.hexversion > 0x3090000:
         boot: dict = {}  # type: ignore[type-arg]
         exec(data[start:end], boot)  # noqa: S102
-        sys.exit(boot["run"](path, data))
+        os._exit(boot["run"](path, data))
     sys.stdout.write(f'{{"protocol":1,"need_payload":{len(data)},"python":{sys.hexversion}}}')
 
 
 def receive(path: str, digest: str, start: int, end: int, count: int) -> None:
-    """Run a payload that arrives, compressed, in ``count`` lines of base64 on standard input, ahead of the request.
+    """Run a payload that arrives on standard input ahead of the request: compressed, in ``count`` lines of base64.
 
-    The answer is ``need_payload`` again if what arrived is not the payload.
+    The answer has ``need_payload`` again if the received bytes are not the payload.
     """
     import base64
     import hashlib
@@ -62,5 +66,5 @@ def receive(path: str, digest: str, start: int, end: int, count: int) -> None:
         boot: dict = {}  # type: ignore[type-arg]
         exec(data[start:end], boot)  # noqa: S102
         boot["keep"](path, data)
-        sys.exit(boot["run"](path, data))
+        os._exit(boot["run"](path, data))
     sys.stdout.write(f'{{"protocol":1,"need_payload":{len(data)},"python":{sys.hexversion}}}')

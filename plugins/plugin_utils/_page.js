@@ -22,6 +22,7 @@
     if (folded) {
       section.innerHTML = folded.textContent;
       makeSortable(section);
+      addNameButtons(section);
     }
   };
 
@@ -33,17 +34,18 @@
     filter();
     if (!focus) return;
     scrollTo(0, 0);
-    (section.querySelector("h2") || search).focus({ preventScroll: true });
+    (section.querySelector("h2[tabindex]") || search).focus({ preventScroll: true });
   };
 
   // -- sorting: one way, the other way, as it was -----------------------------
 
-  const UNITS = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40, PiB: 2 ** 50, "%": 1 };
+  const UNITS = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40, PiB: 2 ** 50 };
 
   const valueOf = (cell, numeric) => {
+    if (cell.dataset.value) return Number(cell.dataset.value);
     const text = cell.textContent.trim();
     if (!numeric) return text;
-    const [, digits, unit] = /^([\d.,]+)\s*(\S*)$/.exec(text) || [];
+    const [, digits, unit] = /^([\d.,]+)\s*([KMGTP]?i?B)?/.exec(text) || [];
     return digits === undefined ? -1 : Number(digits.replaceAll(",", "")) * (UNITS[unit] || 1);
   };
 
@@ -61,7 +63,7 @@
       head.ariaSort = way;
       const sign = way === "ascending" ? 1 : -1;
       const values = new Map(rows.map((row) => [row, valueOf(row.cells[head.cellIndex], numeric)]));
-      const compare = numeric ? (a, b) => a - b : collator.compare;
+      const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
       rows = [...rows].sort((a, b) => sign * compare(values.get(a), values.get(b)));
     }
     body.append(...rows);
@@ -80,27 +82,56 @@
     for (const head of section.querySelectorAll("thead th")) buttonIn(head, () => sort(head));
   };
 
+  /** Digests are short. A button of their table shows them whole. */
+  const addNameButtons = (section) => {
+    for (const table of section.querySelectorAll("table:has(tbody th > span)")) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "more";
+      button.textContent = "Full digests";
+      button.ariaPressed = "false";
+      button.addEventListener("click", () => {
+        button.ariaPressed = String(table.classList.toggle("full"));
+      });
+      table.caption.append(button);
+    }
+  };
+
   // -- searching: all words, in the row and in what the node has below it -----
 
   const texts = new Map();
   const MARKS = { "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#x27;": "'", "&amp;": "&" };
 
+  /** The text of a section. What is not unfolded is read as text; its tags and entities are our own, and few. */
+  const textBelow = (section) =>
+    section.querySelector(":scope > noscript")
+      ? section.textContent
+          .replace(/<\/?(?:wbr|span|bdi|i)>/g, "")
+          .replace(/<[^>]*>/g, " ")
+          .replace(/&[^;]*;/g, (mark) => MARKS[mark] || mark)
+      : section.textContent;
+
   const textOf = (row) => {
     let text = texts.get(row);
     if (text === undefined) {
       text = row.textContent;
-      if (row.dataset.state) {
-        const section = sectionOf(row.querySelector("a").hash);
-        // What is not unfolded is read as text; its tags and entities are our own, and few.
-        const below = section.querySelector(":scope > noscript")
-          ? section.textContent.replace(/<[^>]*>/g, " ").replace(/&[^;]*;/g, (mark) => MARKS[mark] || mark)
-          : section.textContent;
-        text += ` is:${row.dataset.state} ${below}`;
-      }
+      const { state, free } = row.dataset;
+      if (state) text += ` is:${state} free:${free}% ${textBelow(sectionOf(row.querySelector("a").hash))}`;
       text = text.toLowerCase();
       texts.set(row, text);
     }
     return text;
+  };
+
+  /** Read all texts while the user does nothing else, so that the first search is as fast as the others. */
+  const readAhead = () => {
+    const rows = [...fleet.querySelectorAll(".fleet tbody tr")].reverse();
+    const read = (deadline) => {
+      while (rows.length && deadline.timeRemaining() > 2) textOf(rows.pop());
+      if (rows.length) requestIdleCallback(read);
+      else document.documentElement.classList.add("read");
+    };
+    if (window.requestIdleCallback) requestIdleCallback(read);
   };
 
   const words = () => search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -155,11 +186,7 @@
     }
   };
 
-  let pause;
-  search.addEventListener("input", () => {
-    clearTimeout(pause);
-    pause = setTimeout(filter, 120);
-  });
+  search.addEventListener("input", filter);
   search.form.addEventListener("submit", (event) => {
     event.preventDefault();
     filter();
@@ -176,4 +203,5 @@
   makeSortable(fleet);
   addEventListener("hashchange", () => show(true));
   show(false);
+  readAhead();
 })();

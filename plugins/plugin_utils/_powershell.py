@@ -1,36 +1,38 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""The scripts that give a private Python to a node which has none: the only PowerShell that does more than start one.
+r"""The PowerShell scripts that install and remove a private Python.
 
 FOR INTERNAL USE OF THE COLLECTION ONLY; it may change without notice.
 
-docs/powershell.md has the reason for each line. The scripts are constants:
-what they need to know is the first line of standard input, JSON, and what
-they receive are lines of base64 after it. Each answers one line of JSON. They
-are for Windows PowerShell 5.1 and .NET Framework 4.7, which every node has.
+docs/powershell.md explains each line. The scripts are constants. The first
+line of standard input is the request, in JSON. Lines of base64 may follow it.
+Each script answers with one line of JSON. The scripts need Windows PowerShell
+5.1 and .NET Framework 4.7, which every node has.
 
-Beside the directory of the runtime lie ``<directory>.wcow-new-<GUID>``, in
-which a package is verified and unpacked, and ``<directory>.wcow-old-<GUID>``,
-a runtime on its way out. What an interruption leaves of them, CLEAN removes.
-The GUID keeps two runs apart: a script goes on when its client has gone.
+INSTALL verifies and unpacks a package in ``<directory>.wcow-new-<GUID>``,
+beside the directory of the runtime. ``<directory>.wcow-old-<GUID>`` is a
+replaced or removed runtime. CLEAN removes both after an interruption. The GUID
+separates two runs, because a script continues after its client has gone.
+
+The lab recognizes each script by its digest: change lab/scripts.py together
+with a script.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any, Dict
 
-from ._reply import RERUN, NodeFailure, Output, excerpt
+from ._reply import RERUN, NodeFailure, Output, excerpt, unusable
+from ._shapes import STEP_FAILED, Malformed, fit, read_json
 
-#: cmd.exe takes 8191 characters in a line, in which winrm and ssh pass a script as base64 of UTF-16 behind the name and
-#: the options of powershell.exe: so many characters may a script have.
+#: Characters of a script at most. winrm and ssh pass a script as base64 of UTF-16 in one command line, after the name
+#: and options of powershell.exe, and a line of cmd.exe has 8191 characters at most.
 LONGEST = 3000
 
-#: Answers ``exists``, ``empty``, ``protected`` (nobody but administrators and SYSTEM has access), ``marker`` (the text
-#: of wcow-runtime.json, JSON that says what was installed), ``version`` (what python.exe says, only asked if it is
-#: protected) and ``left`` (what CLEAN removes).
+#: Answers ``exists``, ``empty``, ``protected`` (only administrators and SYSTEM have access), ``marker`` (the text of
+#: wcow-runtime.json, which records in JSON what was installed), ``version`` (the output of python.exe, which only runs
+#: if it is protected) and ``left`` (the leftovers that CLEAN removes).
 LOOK = r"""$ErrorActionPreference = 'Stop'
 $step = 'look'
 try {
@@ -64,8 +66,8 @@ try {
 ConvertTo-Json -InputObject $reply -Compress
 """
 
-#: Puts the package from ``url``, or from the lines after the request, in place of what is at ``directory``, if its
-#: digest is ``sha256`` and its python.exe answers ``version``. ``marker`` becomes the text of its wcow-runtime.json.
+#: Replaces ``directory`` by the package from ``url``, or from the lines after the request, if the digest is ``sha256``
+#: and python.exe reports ``version``. Writes ``marker`` to wcow-runtime.json.
 INSTALL = r"""$ErrorActionPreference = 'Stop'
 $step = 'prepare'
 try {
@@ -147,8 +149,8 @@ try {
 ConvertTo-Json -InputObject $reply -Compress
 """
 
-#: Removes what was left beside ``directory``, and with ``absent`` the runtime too. Answers ``left``: what could not be
-#: removed, and why.
+#: Removes the leftovers beside ``directory``, and with ``absent`` the runtime too. Answers ``left``: the directories
+#: that could not be removed, with the reason.
 CLEAN = r"""$ErrorActionPreference = 'Stop'
 $step = 'replace'
 try {
@@ -181,21 +183,22 @@ ConvertTo-Json -InputObject $reply -Compress
 """
 
 
-def over_ssh(script: str) -> str:
-    """The command line for ssh to Windows, where the far end may be cmd.exe or PowerShell."""
-    encoded = base64.b64encode(script.encode("utf-16-le")).decode("ascii")
-    return f"powershell.exe -NoProfile -NonInteractive -EncodedCommand {encoded}"
+def parse(output: Output, shape: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the reply of a script, the last line of its standard output.
 
-
-def parse(output: Output) -> Dict[str, Any]:
-    """A script's answer, the last line of standard output. Raises NodeFailure if there is none."""
+    The reply has ``shape``, or STEP_FAILED if it has an ``error``. Raises
+    NodeFailure if there is no such reply.
+    """
     lines = [line for line in (line.strip("\ufeff \t\r") for line in output.stdout.split("\n")) if line]
     try:
-        reply = json.loads(lines[-1])
+        reply = read_json(lines[-1])
     except (IndexError, ValueError):
         reply = None
     if isinstance(reply, dict):
-        return reply
+        try:
+            return dict(fit(reply, STEP_FAILED if "error" in reply else shape, "the reply"))
+        except Malformed as error:
+            raise unusable(error) from None
     said = excerpt(output.stderr) or excerpt(output.stdout)
     if said:
         raise NodeFailure("failed_precondition", f"Windows PowerShell 5.1 on the node did not run the script:\n{said}")

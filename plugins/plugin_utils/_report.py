@@ -1,11 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report about a fleet: from what each node answered to one value, and from that to JSON and CSV.
+"""Build the report about a fleet from the answers of all nodes, and write its files.
 
-The same value is what report.json holds; docs/report.md describes it. Nothing
-that a node says is believed to have the right form, since one odd node must not
-cost the report of all others.
+docs/report.md describes report.json, which holds the whole report. The shape
+of each answer is checked: a malformed answer affects the entry of its node alone.
 
 FOR INTERNAL USE OF THE COLLECTION ONLY; it may change without notice.
 """
@@ -14,118 +13,84 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import errno
 import io
 import json
 import os
 import re
+import unicodedata
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
-from . import _page
+from ..module_utils.core.files import only_files, refuse_special
+from . import _page, _report_metrics, _report_usage
+from ._shapes import CHECK, CONTAINERD, COUNTS, FINDING, INVENTORY, SERVED, TIME, Malformed, fit, read_json
+from ._text import several_lines
 
 FORMAT = "wcow.snapshotter.report"
 VERSION = 1
 
 #: The states that make an audit fail.
-BAD_STATES = ("unreachable", "failed", "unhealthy")
+BAD_STATES = ("unreachable", "failed", "unhealthy", "no_store")
 
-# What values must look like: a type, [items], {record}, (or None,). A mapping of text to text is LABELS.
-LABELS = "labels"
-FINDING: Dict[str, Any] = {
-    "code": str,
-    "severity": str,
-    "snapshot": str,
-    "id": (int,),
-    "path": str,
-    "message": str,
-    "remedy": str,
-    "reclaimable": int,
-    "repairable": bool,
-    "repaired": bool,
-    "action": str,
+#: The result of ``store_check`` with ``inventory``.
+AUDIT: Dict[str, Any] = {
+    **CHECK,
+    "inventory": [{**INVENTORY, "usage": INVENTORY["usage?"]}],
+    "containerd?": CONTAINERD,
 }
-SNAPSHOT: Dict[str, Any] = {
-    "name": str,
-    "kind": str,
-    "parent": str,
-    "id": int,
-    "labels": LABELS,
-    "created": str,
-    "updated": str,
-    "usage": ({"size": int, "inodes": int},),
-    "scratch": ({"path": str, "virtual_size": int, "file_size": int, "attached": bool, "volume_size": (int,)},),
-}
-CHECK: Dict[str, Any] = {
-    "exists": bool,
-    "healthy": bool,
-    "summary": str,
-    "counts": {"error": int, "warning": int, "notice": int},
-    "reclaimable": int,
-    "free": int,
-    "total": int,
-    "findings": [FINDING],
-    "inventory": [SNAPSHOT],
-}
+#: The entry of a node in report.json. The last keys are those of a containerd store.
 NODE: Dict[str, Any] = {
     "node": str,
     "state": str,
     "message": str,
-    "audited": str,
-    "counts": CHECK["counts"],
+    "audited": TIME,
+    "counts": COUNTS,
     "size": (int,),
     "free": (int,),
     "total": (int,),
     "reclaimable": (int,),
     "findings": [FINDING],
-    "snapshots": [SNAPSHOT],
+    "snapshots": AUDIT["inventory"],
+    "rootfs_size?": (int,),
+    "proxy_snapshotter?": (SERVED,),
+    "containerd?": CONTAINERD,
+    "users?": _report_usage.USERS,
+    "freeable?": _report_usage.FREEABLE,
 }
 
 
-class Malformed(Exception):
-    """A value has another form than it must have; the message says which one and where."""
-
-
-def taken(value: Any, shape: Any, where: str) -> Any:
-    """A copy of ``value`` with nothing in it but what ``shape`` names. Raises Malformed."""
-    if isinstance(shape, dict):
-        if isinstance(value, dict):
-            return {name: taken(value.get(name), field, f"{where}.{name}") for name, field in shape.items()}
-    elif isinstance(shape, list):
-        if isinstance(value, list):
-            return [taken(item, shape[0], where) for item in value]
-    elif isinstance(shape, tuple):
-        return None if value is None else taken(value, shape[0], where)
-    elif shape is LABELS:
-        if isinstance(value, dict):
-            return {taken(name, str, where): taken(text, str, where) for name, text in value.items()}
-    elif isinstance(value, shape) and not (shape is int and isinstance(value, bool)):
-        return shape(value)
-    raise Malformed(f"{where} is not what it must be: {str(value)[:100]!r}")
-
-
-def now() -> str:
-    """This second, RFC 3339 in UTC."""
-    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now(later: dt.timedelta = dt.timedelta()) -> str:
+    """Return the current time, or a later one, to the second, RFC 3339 in UTC."""
+    return (dt.datetime.now(dt.timezone.utc) + later).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def node_of(name: str, audited: str, check: Any) -> Dict[str, Any]:
-    """What the report says of one node.
+    """Return the entry of one node.
 
-    ``check`` is the result of ``store_check`` with ``inventory``, None if the
-    task did not run.
+    ``check`` is the result of ``store_check`` with ``inventory``, or None if
+    the task did not run. ``audited`` is the time of the check.
     """
     if not isinstance(check, Mapping):
-        return _without_answer(name, audited, "failed", "The node has returned nothing")
+        return _without_answer(name, audited, "failed", "The node returned nothing")
     if check.get("unreachable") or check.get("failed"):
         state = "unreachable" if check.get("unreachable") else "failed"
-        return _without_answer(name, audited, state, str(check.get("msg") or "The task says no reason"))
+        reason = several_lines(str(check.get("msg") or "The task gave no reason"))
+        return _without_answer(name, audited, state, reason)
     if "inventory" not in check:
         return _without_answer(name, audited, "failed", "The node was checked without inventory: true")
     try:
-        found = taken(check, CHECK, "the check")
+        found = fit(check, AUDIT, "the check")
     except Malformed as error:
         return _without_answer(name, audited, "failed", f"The node's answer cannot be used: {error}")
     snapshots = found["inventory"]
     state = "unhealthy" if not found["healthy"] else "healthy" if found["exists"] else "no_store"
+    of_containerd = {}
+    if "containerd" in found:
+        of_containerd = {
+            "containerd": found["containerd"],
+            "users": _report_usage.users(snapshots),
+            "freeable": _report_usage.freeable(snapshots, found["findings"]),
+        }
     return {
         "node": name,
         "state": state,
@@ -136,8 +101,10 @@ def node_of(name: str, audited: str, check: Any) -> Dict[str, Any]:
         "free": found["free"],
         "total": found["total"],
         "reclaimable": found["reclaimable"],
-        "findings": found["findings"],
+        "findings": sorted(found["findings"], key=_page.severity_rank),
         "snapshots": snapshots,
+        **{key: found[key] for key in ("rootfs_size", "proxy_snapshotter") if key in found},
+        **of_containerd,
     }
 
 
@@ -158,23 +125,26 @@ def _without_answer(name: str, audited: str, state: str, message: str) -> Dict[s
 
 
 def read(path: str) -> List[Dict[str, Any]]:
-    """The nodes of an earlier report.json. Raises OSError, and Malformed if it is something else."""
-    with open(path, encoding="utf-8") as file:
+    """Return the nodes of an earlier report.json. Raises OSError, and Malformed if the file is not such a report."""
+    with open(path, encoding="utf-8", opener=only_files) as file:
         try:
-            report = json.load(file)
+            report = read_json(file.read())
         except ValueError as error:
             raise Malformed(f"{path} is not JSON: {error}") from None
     if not isinstance(report, dict) or (report.get("format"), report.get("version")) != (FORMAT, VERSION):
-        raise Malformed(f"{path} is no report.json of this collection ({FORMAT}, version {VERSION})")
-    nodes: List[Dict[str, Any]] = taken(report.get("nodes"), [NODE], path)
+        raise Malformed(f"{path} is not a report.json of this collection ({FORMAT}, version {VERSION})")
+    nodes: List[Dict[str, Any]] = fit(report.get("nodes"), [NODE], path)
     for node in nodes:
         if node["state"] not in _page.STATES:
             raise Malformed(f"{path}: the node {node['node']!r} has the unknown state {node['state']!r}")
+        # Such a node would hide its later audits. Clocks of controllers differ by less than a day.
+        if node["audited"] > now(dt.timedelta(days=1)):
+            raise Malformed(f"{path}: the node {node['node']!r} was audited in the future, at {node['audited']}")
     return nodes
 
 
 def report_of(generated: str, nodes: Iterable[Dict[str, Any]]) -> Dict[str, Any]:
-    """The report: each node once, by its latest audit, the worst first and then by name."""
+    """Return the report: the latest audit of each node, sorted by state (the worst first), findings and name."""
     latest: Dict[str, Dict[str, Any]] = {}
     for node in nodes:
         other = latest.get(node["node"])
@@ -185,24 +155,39 @@ def report_of(generated: str, nodes: Iterable[Dict[str, Any]]) -> Dict[str, Any]
 
 
 def _rank(node: Dict[str, Any]) -> Tuple[Any, ...]:
-    # Digits by their number: node9 before node10.
-    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", node["node"])]
+    # Numbers in names count as numbers, of any length: node9 comes before node10.
+    parts = [
+        (len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part)
+        for part in re.split(r"(\d+)", node["node"])
+    ]
     return list(_page.STATES).index(node["state"]), -node["counts"]["error"], -node["counts"]["warning"], parts
 
 
 # -- CSV -----------------------------------------------------------------------
 
+#: Letters and symbols that have no ink: the fillers of Hangul and the blank of Braille.
+_FILLERS = "\u115f\u1160\u3164\uffa0\u2800"
+_MINUS = "\u2212"
 
-def guarded(value: Any) -> Any:
-    """``value`` as a cell that no spreadsheet takes for a formula.
 
-    Spreadsheets do so with text that begins with one of ``= + - @`` (or their
-    full-width forms), a tab or a line end, and some skip leading spaces (OWASP,
-    "CSV Injection"). Such text gets an apostrophe before it; numbers stay.
+def escape_formula(value: Any) -> Any:
+    """Return ``value`` as a cell that spreadsheets do not read as a formula.
+
+    A formula is text that begins with ``=``, ``+``, ``-`` or ``@`` in any
+    width, or with a control character (OWASP, "CSV Injection"). Spreadsheets
+    skip spaces and invisible characters ahead of it. Such text gets a leading
+    apostrophe. Numbers stay.
     """
-    if isinstance(value, str) and re.match(r"[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]", value):
-        return "'" + value
+    if isinstance(value, str) and value:
+        first = next((char for char in value if not _is_blank(char)), "")
+        if unicodedata.category(value[0]) == "Cc" or unicodedata.normalize("NFKC", first)[:1] in (*"=+-@", _MINUS):
+            return "'" + value
     return value
+
+
+def _is_blank(char: str) -> bool:
+    """Return True for spaces, and for what a reader cannot see: controls, formats, marks, fillers, unassigned."""
+    return unicodedata.category(char)[0] in "ZCM" or char in _FILLERS
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -210,12 +195,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(header)
     for row in rows:
-        writer.writerow(["" if cell is None else guarded(cell) for cell in row])
+        writer.writerow(["" if cell is None else escape_formula(cell) for cell in row])
     return text.getvalue()
 
 
 def nodes_csv(report: Dict[str, Any]) -> str:
-    """A row a node."""
+    """Return a table with one row per node."""
     plain = ("node", "state", "message", "audited")
     levels = ("error", "warning", "notice")
     sizes = ("size", "free", "total", "reclaimable")
@@ -234,11 +219,12 @@ def nodes_csv(report: Dict[str, Any]) -> str:
 
 
 def snapshots_csv(report: Dict[str, Any]) -> str:
-    """A row a snapshot."""
+    """Return a table with one row per snapshot."""
     plain = ("name", "kind", "id", "parent", "created", "updated")
+    of_containerd = ("namespace", "directory", "collectable")
     disk = ("virtual_size", "file_size", "volume_size", "attached")
     return _table(
-        ["node", *plain, "size", "inodes", *(f"scratch_{name}" for name in disk), "labels"],
+        ["node", *plain, "size", "inodes", *(f"scratch_{name}" for name in disk), "labels", *of_containerd, "used_by"],
         (
             [
                 node["node"],
@@ -246,6 +232,8 @@ def snapshots_csv(report: Dict[str, Any]) -> str:
                 *((snapshot["usage"] or {}).get(name) for name in ("size", "inodes")),
                 *((snapshot["scratch"] or {}).get(name) for name in disk),
                 json.dumps(snapshot["labels"], sort_keys=True),
+                *(snapshot.get(name) for name in of_containerd),
+                json.dumps(snapshot["used_by"], sort_keys=True) if "used_by" in snapshot else None,
             ]
             for node in report["nodes"]
             for snapshot in node["snapshots"]
@@ -253,8 +241,26 @@ def snapshots_csv(report: Dict[str, Any]) -> str:
     )
 
 
+def users_csv(report: Dict[str, Any]) -> str:
+    """Return a table with one row per image, container, lease and so on of containerd stores."""
+    plain = ("kind", "namespace", "snapshots", "size", "alone")
+    return _table(
+        ["node", "name", *plain, "other_names"],
+        (
+            [
+                node["node"],
+                user["name"],
+                *(user[name] for name in plain),
+                json.dumps(user["other_names"]),
+            ]
+            for node in report["nodes"]
+            for user in node.get("users", ())
+        ),
+    )
+
+
 def findings_csv(report: Dict[str, Any]) -> str:
-    """A row a finding."""
+    """Return a table with one row per finding."""
     return _table(
         ["node", *FINDING],
         (
@@ -268,33 +274,45 @@ def findings_csv(report: Dict[str, Any]) -> str:
 # -- files ---------------------------------------------------------------------
 
 
-def write(directory: str, report: Dict[str, Any]) -> List[str]:
-    """Write all forms of the report and return the paths.
+def write(directory: str, report: Dict[str, Any], metrics: str = "") -> List[str]:
+    """Write all files of the report and return their paths. Raises OSError.
 
-    Each file is replaced as a whole, the page last: it appears when everything
-    else is there. Raises OSError.
+    ``metrics`` is the path of the metrics; by default, they are in
+    ``directory``. Each file is replaced as a whole. The page comes last, so
+    the other files exist when it appears.
     """
+    # Before anything is made, so that the files of a report always belong together.
+    if metrics and not os.path.isdir(os.path.dirname(metrics)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.dirname(metrics))
     os.makedirs(directory, exist_ok=True)
     forms: Tuple[Tuple[str, str, Iterator[str]], ...] = (
         ("report.json", "utf-8", iter([json.dumps(report, separators=(",", ":")), "\n"])),
-        # Spreadsheets take a file for UTF-8 only if it begins with a byte order mark.
+        # Spreadsheets read a file as UTF-8 only if it begins with a byte order mark.
         ("nodes.csv", "utf-8-sig", iter([nodes_csv(report)])),
         ("snapshots.csv", "utf-8-sig", iter([snapshots_csv(report)])),
         ("findings.csv", "utf-8-sig", iter([findings_csv(report)])),
+        ("users.csv", "utf-8-sig", iter([users_csv(report)])),
+        (metrics or "metrics.prom", "utf-8", _report_metrics.metrics(report)),
         ("report.html", "utf-8", _page.page(report)),
     )
-    return [_write(os.path.join(directory, name), encoding, parts) for name, encoding, parts in forms]
+    files = [(os.path.join(directory, name), encoding, parts) for name, encoding, parts in forms]
+    for path, _encoding, _parts in files:
+        refuse_special(path)
+    return [_write(path, encoding, parts) for path, encoding, parts in files]
 
 
 def _write(path: str, encoding: str, parts: Iterator[str]) -> str:
-    draft = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.{os.getpid()}.new"
     try:
-        # Lone surrogates can be in names and in no encoding.
-        with open(draft, "w", encoding=encoding, errors="backslashreplace", newline="") as file:
+        # Names can contain lone surrogates, which UTF-8 cannot encode.
+        with open(temporary, "w", encoding=encoding, errors="backslashreplace", newline="", opener=only_files) as file:
             file.writelines(parts)
-        os.replace(draft, path)
-    except BaseException:
-        if os.path.exists(draft):
-            os.unlink(draft)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            # The user knows the file, not what it was called while it was written.
+            raise OSError(error.errno, error.strerror, path) from error
         raise
     return path

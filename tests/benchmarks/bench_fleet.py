@@ -1,16 +1,17 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fleet side: audit and resize of many lab nodes, by forks. Prints numbers, judges none.
+"""Measure audit and resize of many lab nodes for different numbers of forks. Prints figures only.
 
-Real ansible-playbook against lab nodes, all on this machine, with 20 ms before
-each answer and 300 ms for each shell, as over a network to Windows. Nodes and
-controller share the processors, so what counts for a controller of its own is
-its processor time: a task cannot take less than that, whatever the forks.
+Real ansible-playbook runs against lab nodes on the same machine. Each answer
+has a delay of 20 ms and each shell one of 300 ms, as over a network to Windows.
+Nodes and controller share the processors. For a separate controller, the
+relevant figure is its processor time: a task cannot take less than that with
+any number of forks.
 
-``WCOW_BENCH_SMOKE=1`` measures few nodes. ``WCOW_BENCH_PROFILE=1`` says where
-the time of the controller's processes goes, waiting included, by py-spy, which
-must be on PATH and slows the play down.
+``WCOW_BENCH_SMOKE=1`` measures few nodes. ``WCOW_BENCH_PROFILE=1`` shows where
+the controller's processes spend their time, including waits. It uses py-spy,
+which must be on PATH and slows the play down.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ SETUP = [
 
 
 class Cost(NamedTuple):
-    """Of one play: seconds, results of tasks, the controller's processor seconds, requests and bytes of all nodes."""
+    """One play: seconds, task results, processor seconds of the controller, and requests and bytes of all nodes."""
 
     seconds: float
     tasks: int
@@ -57,7 +58,7 @@ class Cost(NamedTuple):
 
 
 class Fleet:
-    """Lab nodes below ``directory`` that all speak ``connection``."""
+    """Lab nodes below ``directory`` that all use ``connection``."""
 
     def __init__(self, directory: pathlib.Path, connection: str) -> None:
         self._lab = directory / connection
@@ -75,14 +76,14 @@ class Fleet:
         return self.play(str(playbook), FORKS[-1])
 
     def play(self, playbook: str, forks: int, profile: bool = False, **variables: object) -> Cost:
-        """What a play costs that ends well on all nodes."""
+        """Run a play that succeeds on all nodes, and return its cost."""
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".cache" / "dev"),
             "ANSIBLE_CALLBACKS_ENABLED": "wcow.snapshotter.progress",
             "ANSIBLE_LOCALHOST_WARNING": "0",
         }
-        variables = {"wcow_report": str(self._lab / "report"), "wcow_minimum_free": "1", **variables}
+        variables = {"wcow_report": str(self._lab / "report"), "wcow_minimum_free": "1B", **variables}
         command = ["ansible-playbook", "-i", str(self._lab / "inventory.yml"), "-f", str(forks), playbook]
         command += ["-e", json.dumps(variables)]
         if profile:
@@ -102,7 +103,7 @@ class Fleet:
 
 
 def processor_seconds() -> float:
-    """Of the programs that have been started from here and have ended, with those that they started."""
+    """Return the processor seconds of all ended child processes and their children."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -115,7 +116,7 @@ def show(what: str, cost: Cost) -> None:
     )
 
 
-#: What the process of a task does, and what the main thread of the main process does: the first that is in the stack.
+#: Kinds of work in a task's process, and in the main thread of the main process. The first match in a stack counts.
 IN_WORKERS = (
     ("building the payload", r"_payload\.py"),
     ("opening a shell on the node", r"RunspacePool\.open |open_shell "),
@@ -133,11 +134,11 @@ IN_MAIN = (
 
 
 def show_profile(path: pathlib.Path) -> None:
-    """Samples of the stacks by what they are about."""
+    """Print the share of samples for each kind of work."""
     counts: Dict[str, Counter[str]] = {"tasks": collections.Counter(), "main": collections.Counter()}
     for line in path.read_text().splitlines():
         stack, _, samples = line.rpartition(" ")
-        if "results_thread_main" in stack:  # It waits for what the workers send.
+        if "results_thread_main" in stack:  # This thread waits for what the workers send.
             continue
         where, parts = ("tasks", IN_WORKERS) if "executor/process/worker.py" in stack else ("main", IN_MAIN)
         part = next((name for name, pattern in parts if re.search(pattern, stack)), "the rest of Ansible")

@@ -1,20 +1,20 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the core costs: ``make bench``. Prints numbers, judges none.
+"""Measure the core: ``make bench``. Prints figures only.
 
-* Durable lifecycle: prepare, commit and remove on the metastore in one
-  process, each a transaction of its own that is on the disk at its end; the
-  same through the snapshotter; the same on containerd through ctr, in turns on
-  the same volume. A ctr call is mostly the start of a program, so what a call
-  that changes nothing costs (``info``) is taken off for the second figure of
-  containerd: a small difference of two large numbers, good for its order of
-  magnitude only. Where an fsync costs nothing, as on tmpfs, the figures are of
-  computing only.
+* Durable lifecycle: prepare, commit and remove on the metastore in one process.
+  Each operation has its own transaction, which is on the disk at its end. The
+  same operations run through the snapshotter, and on containerd through ctr, in
+  turn on the same volume. A ctr call mostly starts a program, so the second
+  figure for containerd does not include the cost of a call that changes nothing
+  (``info``). That is a small difference of two large numbers: only its order of
+  magnitude is reliable. If an fsync costs nothing, as on tmpfs, the figures only
+  measure computing.
 * Walks over many snapshots.
-* Start to reply of the door as a program of its own.
+* Time from start to reply of the door in its own process.
 
-``WCOW_BENCH_SMOKE=1`` measures with small numbers, to see that it works.
+``WCOW_BENCH_SMOKE=1`` measures with small numbers, to test the benchmark.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import time
 from typing import Callable, List
 
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import filters
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, VIEW, Usage
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
@@ -87,7 +87,7 @@ def containerd_lifecycle(containerd: Containerd, number: int) -> None:
 
 
 def bench_lifecycle(directory: str) -> None:
-    """Prepare, commit, remove. All contenders take turns, so that a busy disk hits them alike."""
+    """Measure prepare, commit and remove. The contenders alternate, so a busy disk affects all of them equally."""
     metastore = Metastore(os.path.join(directory, "metastore.sqlite3"), create=True)
     snapshotter = Snapshotter(os.path.join(directory, "store"), EmulatedLayers())
     ours: List[float] = []
@@ -104,7 +104,7 @@ def bench_lifecycle(directory: str) -> None:
             whole.append(seconds(snapshotter_lifecycle, snapshotter, number))
             if have_containerd and number % 5 == 0:
                 theirs.append(seconds(containerd_lifecycle, containerd, number))
-                idle.append(3 * seconds(containerd.call, "bench", "info", "nobody"))
+                idle.append(3 * seconds(containerd.call, "bench", "info", "missing"))
     finally:
         if have_containerd:
             containerd.stop()
@@ -156,7 +156,7 @@ def bench_walk(directory: str) -> None:
 
 
 def bench_door(directory: str) -> None:
-    """A new process a request, as on a node; the core's files are in the page cache, its bytecode is cached."""
+    """Start one new process per request, as on a node. The files are in the page cache and the bytecode is cached."""
     root = os.path.join(directory, "door")
     environment = {**os.environ, "PYTHONPATH": os.path.join(CHECKOUT, "plugins", "module_utils")}
 
@@ -168,7 +168,7 @@ def bench_door(directory: str) -> None:
             "operations": [{"operation": operation, "arguments": arguments}],
         }
         done = subprocess.run(
-            [sys.executable, "-m", "core"],
+            [sys.executable, "-m", "core.door"],
             input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             env=environment,
@@ -177,7 +177,7 @@ def bench_door(directory: str) -> None:
         assert json.loads(done.stdout)["results"][0]["ok"], done.stdout
 
     ask("prepare", key="key")
-    report("start to reply: python that does nothing", f"{median_ms(python_start, STARTS):,.1f} ms")
+    report("start to reply: Python that does nothing", f"{median_ms(python_start, STARTS):,.1f} ms")
     report("start to reply: stat", f"{median_ms(lambda: ask('stat', key='key'), STARTS):,.1f} ms")
     report("start to reply: walk", f"{median_ms(lambda: ask('walk'), STARTS):,.1f} ms")
     numbers = iter(range(STARTS))
@@ -191,7 +191,7 @@ def python_start() -> None:
 
 
 def main() -> None:
-    # Below the checkout, not in /tmp, which is often memory: durable has to mean the disk.
+    # Use a directory below the checkout. /tmp is often in memory, and the benchmark needs a real disk.
     parent = os.path.join(CHECKOUT, ".cache")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=parent) as directory:
         print(f"CPython {sys.version.split()[0]}, {os.cpu_count()} cores, {directory}")

@@ -1,11 +1,12 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""500 snapshots in one task against a loop of tasks. Prints numbers, judges none.
+"""Compare 500 snapshots in one task with a loop of tasks. Prints figures only.
 
-On the node: start of the program to its reply, for sets that make everything,
-change nothing, and remove everything. On the wire: real ansible-playbook
-against lab nodes, the set as it is and a loop over a part of it, extrapolated.
+On the node: time from the start of the program to its reply, for sets that
+create everything, change nothing, and remove everything. On the wire: real
+ansible-playbook runs a set against lab nodes, and a loop over a part of it. The
+figures of the loop are extrapolated.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ def items(count: int) -> List[Dict[str, Any]]:
 
 
 def ask(root: pathlib.Path, *operations: Dict[str, Any]) -> Tuple[float, str]:
-    """Seconds from the start of the program to its end, and the reply."""
+    """Return the seconds from the start of the program to its end, and the reply."""
     request = {"protocol": 1, "root": str(root), "layers": "emulated", "operations": operations}
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "plugins" / "module_utils")}
     begin = time.perf_counter()
     reply = subprocess.run(
-        [sys.executable, "-m", "core"],
+        [sys.executable, "-m", "core.door"],
         env=environment,
         input=json.dumps(request),
         text=True,
@@ -85,7 +86,7 @@ def bench_wire(directory: pathlib.Path) -> None:
     whole = {"wcow.snapshotter.snapshot_set": {"snapshots": items(COUNT)}}
 
     def play(*tasks: Dict[str, Any]) -> Tuple[float, Dict[str, List[int]]]:
-        """Seconds, and for each kind of shell its requests and bytes both ways."""
+        """Run tasks. Return the seconds, and for each kind of shell its requests and its bytes in both directions."""
         playbook = lab / "play.yml"
         playbook.write_text(json.dumps([{"hosts": "windows", "gather_facts": False, "tasks": tasks}]))
         (lab / "access.jsonl").write_text("")
@@ -112,7 +113,7 @@ def bench_wire(directory: pathlib.Path) -> None:
         set_seconds, set_costs = play(whole)
     finally:
         run("down", "--purge", "--directory", str(lab))
-    # What both have once: ansible-playbook itself and two connections.
+    # Both start ansible-playbook and two connections once.
     looped = start + (loop_seconds - start) * COUNT / LOOPED
     print(f"{f'playbook, set of {COUNT}, 2 nodes':<50} {set_seconds:>8.2f} s")
     times = looped / set_seconds

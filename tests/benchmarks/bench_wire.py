@@ -1,11 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one small task costs on the wire, and from its start on the node to its reply. Prints numbers, judges none.
+"""Measure a small task: bytes on the wire, and time from its start on the node to its reply. Prints figures only.
 
-Real ansible-playbook against lab nodes: the first contact, which brings the
-payload, and a task after that. Bytes are those of the access log: request
-bodies with their HTTP headers, as the node receives and sends them.
+Runs ansible-playbook against lab nodes: a first contact, which sends the
+payload, and then another task. The access log gives the bytes: request bodies
+with their HTTP headers, as received and sent by the node.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def bench_task(directory: pathlib.Path) -> None:
 
 
 def bench_start(directory: pathlib.Path) -> None:
-    """The node's part of a task: loader, payload from the cache, core, reply. And how long Python alone takes."""
+    """Measure a task on the node (loader, cached payload, core, reply), and the start of Python alone."""
     code = _payload.payload()
     path = directory / f"wcow-{code.digest}.zip"
     path.write_bytes(code.data)

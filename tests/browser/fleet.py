@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Made-up fleets: results as the modules return them, in the proportions of real nodes."""
+"""Invented fleets: results in the form that the modules return, with the proportions of real nodes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,26 @@ from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _report
 
 GIB = 1024**3
 AUDITED = "2026-11-24T08:36:01Z"
+CONTAINERD = r"C:\ProgramData\containerd\root"
+REGISTRY = "registry.example.com"
+_USED_BY = ("images", "containers", "sandboxes", "leases", "roots", "content", "ingests", "children")
 TEAMS = ("payments", "search", "platform", "web")
-#: What nobody should be able to do to a report by giving something a name.
+#: What the proxy snapshotter of a store says about itself.
+HEALTH = {
+    "version": "0.1.0",
+    "uptime": 9 * 86_400_000,
+    "calls": 48_213,
+    "errors": 2,
+    "last_error": "prepare: the parent snapshot does not exist: not found",
+    "slowest_method": "Commit",
+    "slowest_time": 2140,
+    "running": 0,
+    "pending_removals": 1,
+    "process": 4711,
+    "root": r"C:\ProgramData\wcow",
+}
+SERVED = {"address": r"\\.\pipe\wcow-snapshotter", "snapshotter": "wcow", "health": HEALTH, "problem": ""}
+#: Names that attack the report.
 HOSTILE = (
     "<script>document.title = 'taken over'</script>",
     "</noscript></script><img src=x onerror=\"document.title = 'taken over'\">",
@@ -67,7 +85,7 @@ def snapshot(number, name, kind="committed", parent="", labels=None, size=200 <<
 
 
 def snapshots(chance, count):
-    """Image chains that share base layers, each with the containers that use it."""
+    """Return image chains that share base layers, each with the containers that use it."""
     made = []
 
     def add(name, **keywords):
@@ -118,7 +136,7 @@ def check(found=(), inventory=(), free=80 * GIB, total=256 * GIB, summary=None):
 
 
 def node(chance, number, count):
-    """One node; of a hundred one is unreachable, one fails, and one has no store."""
+    """Return one node. Of a hundred nodes, one is unreachable, one fails, and one has no store."""
     name = f"winbuild{number:03}"
     if number % 100 == 7:
         message = "wcow.snapshotter.store_check: the connection failed during 'check' on this host. Run it again."
@@ -153,13 +171,127 @@ def node(chance, number, count):
 
 
 def fleet(nodes, count):
-    """The report about so many nodes with so many snapshots each. The same numbers make the same fleet."""
+    """Return the report of this number of nodes and snapshots per node. It is the same for the same numbers."""
     chance = random.Random(4711)
     return _report.report_of(AUDITED, [node(chance, number, count) for number in range(1, nodes + 1)])
 
 
+def of_containerd(name="winnode001", odd=()):
+    """Return the report of a node with a containerd store. ``odd`` are names for its containers."""
+    inventory = snapshots(random.Random(4711), 12)
+    parents = {one["name"]: one["parent"] for one in inventory}
+    needed = {one["name"]: dict.fromkeys(_USED_BY, ()) for one in inventory}
+    for one in inventory:
+        if one["kind"] == "committed":
+            needed[one["name"]]["images"] = [f"{REGISTRY}/base:1"]
+    active = [one["name"] for one in inventory if one["kind"] == "active"]
+    unused = active.pop()
+    for number, key in enumerate(active):
+        container = odd[number] if number < len(odd) else f"web-{number}"
+        above = key
+        while above:
+            needed[above] = {**needed[above], "containers": [*needed[above]["containers"], container]}
+            above = parents[above]
+    for one in inventory:
+        used_by = dict.fromkeys(_USED_BY, ()) if one["name"] == unused else needed[one["name"]]
+        one.update(
+            namespace="k8s.io",
+            directory=rf"{CONTAINERD}\io.containerd.snapshotter.v1.windows\snapshots\{one['id']}",
+            used_by={kind: list(names) for kind, names in used_by.items()},
+            collectable=one["name"] == unused,
+        )
+    path = rf"{CONTAINERD}\io.containerd.snapshotter.v1.windows\snapshots\rm-7"
+    found = [{**finding("leftover_removal", "", 7, f"{path} waits to be destroyed", 3 * GIB), "path": path}]
+    where = {
+        "root": CONTAINERD,
+        "address": r"\\.\pipe\containerd-containerd",
+        "snapshotter": "windows",
+        "namespaces": ["k8s.io"],
+        "sources": dict.fromkeys(("root", "address", "snapshotter"), "containerd's default"),
+        "running": True,
+        "program": "service containerd",
+    }
+    result = {**check(found, inventory), "containerd": where}
+    return _report.report_of(AUDITED, [_report.node_of(name, AUDITED, result)])
+
+
+_APPS = ("shop/checkout:2.14.1", "shop/catalog:1.9.0", "search/indexer:7.3", "platform/log-shipper:0.28.4")
+_BASES = ("windows/nanoserver:ltsc2022", "windows/servercore:ltsc2022")
+
+
+def _used(chance, name, left, free):
+    """Return the check of a node with containerd: images on shared bases, their containers, a lease, leftovers."""
+    made = []
+
+    def add(key, parent="", kind="committed", size=GIB, **used_by):
+        disk = 20 * GIB if kind == "active" else None
+        one = snapshot(len(made) + 1, key, kind, parent, size=size, disk=disk)
+        needs = {kind: list(used_by.get(kind, ())) for kind in _USED_BY}
+        one.update(
+            namespace="k8s.io",
+            directory=rf"{CONTAINERD}\io.containerd.snapshotter.v1.windows\snapshots\{one['id']}",
+            used_by=needs,
+            collectable=not any(needs.values()),
+        )
+        made.append(one)
+        return key
+
+    def digest(text):
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    for base in _BASES:
+        apps = [f"{REGISTRY}/{app}" for app in chance.sample(_APPS, 2)]
+        images = [f"mcr.example.com/{base}", *apps]
+        images += [digest("config of " + app) for app in apps]
+        parent = add(digest(base), size=chance.randrange(3, 6) * GIB, images=images)
+        for app in apps:
+            names = [app, digest("config of " + app)]
+            top = add(digest(app + base), parent, size=chance.randrange(200 << 20, 3 * GIB), images=names)
+            for number in range(chance.randrange(1, 5)):
+                pod = f"{app.rpartition('/')[2].partition(':')[0]}-{digest(app)[7:15]}-{number}"
+                add(pod, top, "active", chance.randrange(100 << 20, 6 * GIB), containers=[pod])
+    add("build-cache-17", digest(_BASES[0]), "active", chance.randrange(GIB, 9 * GIB), leases=["buildkit-17"])
+    add("extract-412209-aQ1f " + digest("unpacked"), digest(_BASES[1]), "active", chance.randrange(GIB, 4 * GIB))
+    found = [] if free >= 20 * GIB else [finding("low_free_space", message=f"{free} of {256 * GIB} bytes are free")]
+    for number in range(left):
+        path = rf"{CONTAINERD}\io.containerd.snapshotter.v1.windows\snapshots\rm-{40 + number}"
+        message = f"{path} waits to be destroyed; containerd does not try again"
+        found.append(
+            {**finding("leftover_removal", "", 40 + number, message, chance.randrange(1, 14) * GIB), "path": path}
+        )
+    if left > 2:
+        found.append(finding("damaged_scratch", made[3]["name"], 4, f'A disk of "{made[3]["name"]}" cannot be read'))
+    where = {
+        "root": CONTAINERD,
+        "address": r"\\.\pipe\containerd-containerd",
+        "snapshotter": "windows",
+        "namespaces": ["k8s.io"],
+        "sources": dict.fromkeys(("root", "address", "snapshotter"), "containerd's default"),
+        "running": True,
+        "program": "service containerd",
+    }
+    return _report.node_of(name, AUDITED, {**check(found, made, free), "containerd": where})
+
+
+def mixed():
+    """Return the report of twenty nodes as a company has them: build hosts with our store, a cluster of containerd."""
+    chance = random.Random(12)
+    nodes = [node(chance, number, 24) for number in (3, 4, 5, 6, 8, 9, 11)]
+    for number, one in enumerate(nodes[:5]):
+        one.update(rootfs_size=40 * GIB, proxy_snapshotter={**SERVED, "health": HEALTH if number else None})
+    names = [f"aks-win-{pool}-{number:02}.west.corp.example.com" for pool in ("shop", "search") for number in range(6)]
+    for number, name in enumerate(names):
+        left = (0, 0, 3, 0, 1, 0)[number % 6]
+        nodes.append(_used(chance, name, left, chance.choice((4, 18, 44, 61, 90, 123, 150)) * GIB))
+    message = "wcow.snapshotter.store_check: the connection failed during 'check' on this host. Run it again."
+    nodes.append(
+        _report.node_of("aks-win-edge-00.west.corp.example.com", AUDITED, {"unreachable": True, "msg": message})
+    )
+    return _report.report_of(AUDITED, nodes)
+
+
 def hostile():
-    """The report about one node on which everything has a hostile name."""
+    """Return the report of nodes on which everything has a hostile name."""
     inventory = [snapshot(1, "base")]
     for number, name in enumerate(HOSTILE, 2):
         inventory.append(snapshot(number, name, "active", "base", {name: name}, disk=40 * GIB))

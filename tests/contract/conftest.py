@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The layer stores that the contract suite runs over."""
+"""The layer stores on which the contract suite runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import os
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.windows import WindowsLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.windows.store import WindowsLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 
 LAYER_STORES = {"emulated": EmulatedLayers, **({"windows": WindowsLayers} if os.name == "nt" else {})}

@@ -1,15 +1,19 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd's store suite (core/snapshots/storage/metastore_test.go), its names kept.
+"""containerd's metastore suite (core/snapshots/storage/metastore_test.go), with its test names.
 
-Where our store answers differently on purpose, the test says so in its name
-and docs/behaviour.md has the reason.
+Where our store answers differently on purpose, the name of the test says so
+and docs/behaviour.md gives the reason.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, Tuple
+import concurrent.futures
+import os
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import filters
@@ -19,11 +23,13 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     InvalidArgument,
     NotFound,
     SnapshotterError,
+    Unavailable,
 )
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.lock import FileLock
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore, Transaction
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, COMMITTED, VIEW, Usage
 
-#: name -> kind, parent
+#: Kind and parent by name.
 POPULATION = {
     "committed-1": (COMMITTED, ""),
     "committed-2": (COMMITTED, "committed-1"),
@@ -59,7 +65,7 @@ def everything(tx: Transaction) -> Dict[str, Any]:
 
 
 def unchanged(store: Metastore, error: Any, operation: Callable[[Transaction], Any]) -> SnapshotterError:
-    """``operation`` raises ``error`` and leaves the store as it was."""
+    """Assert that ``operation`` raises ``error`` and leaves the store as it was. Return the error."""
     with store.read() as tx:
         before = everything(tx), tx.id_map()
     with pytest.raises(error) as caught, store.write() as tx:
@@ -315,13 +321,13 @@ def test_ids_are_never_given_out_twice(empty: Metastore) -> None:
     with pytest.raises(RuntimeError), empty.write() as tx:
         assert tx.create_snapshot(ACTIVE, "c").id == 3
         raise RuntimeError("as if the scratch could not be made")
-    empty.burn(3)
+    empty.skip_ids(3)
     with empty.write() as tx:
         assert tx.create_snapshot(ACTIVE, "c").id == 4
 
 
 def test_walk_filters(empty: Metastore) -> None:
-    """Every filter that SQL answers gives what the language's own evaluation gives."""
+    """SQL answers some filters. Each must give the same result as the evaluation of the filter language."""
     with empty.write() as tx:
         tx.create_snapshot(ACTIVE, "p'1", "", {"l": "1", "": "empty key", 'quo"te': "x y"})
         tx.commit_active("p'1", "p", Usage(0, 0), {"l": "1"})
@@ -362,3 +368,86 @@ def test_walk_filters(empty: Metastore) -> None:
                         wanted = filters.parse_all(texts)
                         expected = [info for info in infos if wanted.matches(filters.snapshot_adaptor(info))]
                         assert tx.walk(wanted) == expected, texts
+
+
+def test_filters_have_no_limit_of_number(store: Metastore) -> None:
+    """SQLite refuses more than 1,000 terms, and plans fewer in a time that grows with their square."""
+    some = [f"name==absent-{number}" for number in range(40_000)]
+    for texts, expected in (
+        ([*some, "name==view-1"], ["view-1"]),
+        ([*some, "labels.x!=1,kind==view"], ["view-1", "view-2"]),
+        ([",".join(["parent==committed-2", *["kind==view"] * 2000])], ["view-2"]),
+        ([",".join([f"labels.l{number}!=x" for number in range(40)]) + f",name==n{each}" for each in range(900)], []),
+        (["kind==active,name~=^active-1$"] * 5000, ["active-1"]),
+    ):
+        with store.read() as tx:
+            start = time.process_time()
+            assert [info.name for info in tx.walk(filters.parse_all(texts))] == expected
+            assert time.process_time() - start < 5
+
+
+# -- several threads of one process, each with its own Metastore ---------------
+
+THREADS = 8
+ROUNDS = 6
+
+
+def test_threads_that_create_and_change_one_file_lose_nothing(tmp_path: Any, figures: Any) -> None:
+    path = str(tmp_path / "metadata.sqlite3")
+    start = threading.Barrier(THREADS)
+
+    def work(thread: int) -> Tuple[Dict[str, int], List[int]]:
+        """Return the snapshots of this thread that must exist at the end, and the ids of all that it created."""
+        kept: Dict[str, int] = {}
+        ids = []
+        start.wait(30)
+        store = Metastore(path, create=True)
+        for number in range(ROUNDS):
+            key, name = f"key-{thread}-{number}", f"name-{thread}-{number}"
+            with store.write() as tx:
+                ids.append(tx.create_snapshot(ACTIVE, key, f"name-{thread}-0" if number else "").id)
+            with store.write() as tx:
+                kept[name] = tx.commit_active(key, name, Usage(thread, number), {"thread": str(thread)})
+            if number % 2:
+                with store.write() as tx:
+                    assert tx.remove(name)[0] == kept.pop(name)
+            with store.read() as tx:
+                own = tx.walk(filters.parse_all([f"labels.thread=={thread}"]))
+                assert {info.name: info.id for info in own} == kept
+        store.close()
+        return kept, ids
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        results = list(pool.map(work, range(THREADS)))
+
+    store = Metastore(path)
+    with store.read() as tx:
+        assert tx.id_map() == {number: name for kept, _ids in results for name, number in kept.items()}
+        assert sorted(number for _kept, ids in results for number in ids) == list(range(1, THREADS * ROUNDS + 1))
+        assert tx.damage() == ([], [])
+    store.close()
+    assert [name for name in os.listdir(tmp_path) if ".new" in name] == []
+    figures(concurrent_operations=THREADS * ROUNDS * 5 // 2, losses=0)
+
+
+@pytest.mark.parametrize("held", ["the write queue", "a transaction"])
+def test_a_writer_waits_for_the_writer_of_another_thread(empty: Metastore, tmp_path: Any, held: str) -> None:
+    path = str(tmp_path / "metadata.sqlite3")
+
+    def write(wait: bool) -> int:
+        store = Metastore(path)
+        try:
+            with store.write(wait=wait) as tx:
+                return tx.create_snapshot(ACTIVE, "other").id
+        finally:
+            store.close()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with FileLock(path + "-turn") if held == "the write queue" else empty.write() as writer:
+            assert not isinstance(writer, FileLock) or writer.acquire()
+            with pytest.raises(Unavailable, match="have kept the metadata locked"):
+                pool.submit(write, False).result(30)
+            waiting = pool.submit(write, True)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.result(0.2)
+        assert waiting.result(30) == 1

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lab nodes for tests, and a controller that plays against them."""
+"""Lab nodes for tests, and a controller that runs playbooks against them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import sys
 import yaml
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _action
 
-#: The directory that holds ansible_collections. Not resolved: in a checkout the collection is a link.
+#: The directory that holds ansible_collections. The path is not resolved: in a checkout the collection is a link.
 COLLECTIONS = pathlib.Path(_action.__file__).parents[5]
 CHECKOUT = pathlib.Path(__file__).parents[2]
+#: The directory of containerd's Windows snapshotter on a node.
+CONTAINERD_LAYERS = r"C:\ProgramData\containerd\root\io.containerd.snapshotter.v1.windows"
 
 
 class Lab:
-    """Nodes, by turns with psrp (node1, ...) and winrm (node2, ...), and the playbooks that use them."""
+    """Nodes, alternately with psrp (node1, ...) and winrm (node2, ...), and the playbooks that use them."""
 
     def __init__(self, directory, *options, nodes=2):
         self.directory = directory
@@ -33,19 +35,26 @@ class Lab:
 
     @property
     def hosts(self):
-        """The variables of each node in the inventory; what a test adds here, its next playbook uses."""
+        """The variables of each node in the inventory. A test can add to them, and its next playbook uses that."""
         return self.inventory["windows"]["hosts"]
 
     def lab(self, *arguments):
+        """Run a command of the lab. Return its output."""
         command = [sys.executable, "-m", "lab", *arguments, "--directory", str(self.directory)]
-        subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+        return done.stdout
+
+    def damage_containerd(self, node, kind):
+        """Damage the containerd of a node, or stop or start it. Return the Windows path in the output, if any."""
+        found = re.search(r"snapshots\\\S+", self.lab("break", node, kind))
+        return f"{CONTAINERD_LAYERS}\\{found[0]}" if found else ""
 
     def file(self, node, path):
-        """A file of a node's drive C:."""
+        """Return the path of a file on a node's drive C:."""
         return self.directory / node / "C" / path
 
     def program(self, node, text):
-        """Put a program for /bin/sh on a node; its Windows path."""
+        """Put a program for /bin/sh on a node. Return its Windows path."""
         path = self.file(node, "stand-in/python.exe")
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{text}\n")
@@ -53,11 +62,11 @@ class Lab:
         return r"C:\stand-in\python.exe"
 
     def payload(self, node):
-        """The payload that a node received last."""
+        """Return the payload that a node received last."""
         return max(self.file(node, "Program Files/wcow/payload").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
     def requests(self):
-        """The access log so far: a list of requests for each node."""
+        """Return the access log so far: a list of requests for each node."""
         found = {node: [] for node in self.nodes}
         for line in (self.directory / "access.jsonl").read_text().splitlines():
             entry = json.loads(line)
@@ -79,14 +88,14 @@ class Lab:
         return self.ansible_playbook(home / f"{name}.yml")
 
     def controller(self):
-        """The home of the controller, with the inventory in it."""
+        """Return the home directory of the controller, with the inventory in it."""
         home = self.directory / "controller"
         home.mkdir(exist_ok=True)
         (home / "inventory.yml").write_text(yaml.safe_dump(self.inventory))
         return home
 
     def ansible_playbook(self, playbook, *options):
-        """Start ansible-playbook with a playbook that is there."""
+        """Start ansible-playbook with an existing playbook."""
         home = self.controller()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         environment.update(
@@ -107,7 +116,7 @@ class Lab:
         )
 
     def results(self, process):
-        """Wait for a playbook; the results of each node's tasks."""
+        """Wait for a playbook. Return the results of each node's tasks."""
         self.output = process.communicate(timeout=600)[0]
         found = re.findall(r"RESULTS (\w+) ([A-Za-z0-9+/=]+)", self.output)
         assert found, self.output

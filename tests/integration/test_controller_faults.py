@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a controller meets: nodes that are down, go away, lack Python or were tampered with, and what a task costs.
+"""Nodes that are down, go away, lack Python or were tampered with, as the controller sees them, and the cost of a task.
 
-Real ansible-playbook, pypsrp and pywinrm against lab nodes.
+Real ansible-playbook, pypsrp and pywinrm run against lab nodes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ansible_collections.wcow.snapshotter.tests.integration.nodes import Lab
 
 LIST = {"wcow.snapshotter.snapshot_info": {}}
 RERUN = "Rerunning the task is safe"
+UNTOUCHED = "The task did not begin on the node, so nothing was changed there."
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture
 def own_lab(tmp_path):
-    """A lab that the test may break."""
+    """A lab that the test may damage."""
     started = Lab(tmp_path / "lab")
     yield started
     started.lab("down")
@@ -41,18 +42,18 @@ def snapshot(**options):
 
 
 def test_what_a_task_costs(own_lab):
-    # The lab asks its nodes itself whether they are up.
+    # The lab itself sends requests to its nodes to check that they are up.
     before = own_lab.requests()
     first = own_lab.play(LIST)
     contact = own_lab.requests()
     own_lab.play(snapshot(key="small", labels={"team": "blue"}))
     after = own_lab.requests()
     assert all(results[0]["snapshots"] == [] for results in first.values())
-    # A machine that is busy hands one answer out in two Receives; not to both nodes.
-    assert min(len(contact[node]) - len(before[node]) for node in first) <= 12
+    # A busy machine may deliver one answer in two Receives. The minimum assumes that this does not affect both nodes.
+    assert min(len(contact[node]) - len(before[node]) for node in first) <= 11
     task = min((after[node][len(contact[node]) :] for node in first), key=len)
-    assert len(task) <= 7
-    assert sum(entry["received"] for entry in task) <= 18_500
+    assert len(task) <= 6
+    assert sum(entry["received"] for entry in task) <= 16_700
 
 
 @pytest.mark.parametrize("options", [("--auth", "ntlm"), ("--auth", "basic", "--tls")])
@@ -142,13 +143,15 @@ def test_a_wrong_password(lab):
     for (result,) in lab.play(LIST, variables={"ansible_password": "wrong"}).values():
         assert result["unreachable"] is True
         assert "wcow.snapshotter.snapshot_info: the connection failed during 'list'" in result["msg"]
+        assert result["msg"].endswith(UNTOUCHED)
+        assert RERUN not in result["msg"]
 
 
 def test_nodes_that_are_down(own_lab):
     own_lab.lab("down")
     for (result,) in own_lab.play(LIST).values():
         assert result["unreachable"] is True
-        assert RERUN in result["msg"]
+        assert result["msg"].endswith(UNTOUCHED)
 
 
 def test_nodes_that_go_away_in_the_middle(own_lab):
@@ -157,7 +160,7 @@ def test_nodes_that_go_away_in_the_middle(own_lab):
     process = own_lab.start(snapshot(key="one"), variables={"wcow_python": python})
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        # The node runs the program once its controller waits for output.
+        # When the controller waits for output, the node has started the program.
         if all("Send" in [entry["action"] for entry in entries] for entries in own_lab.requests().values()):
             break
         time.sleep(0.1)

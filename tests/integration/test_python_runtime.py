@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bare nodes get a Python, another one, and lose it: the module and the role, over psrp and winrm."""
+"""The module and the role python_runtime on nodes without Python, over psrp and winrm."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from lab import faults, package
 MODULE = "wcow.snapshotter.python_runtime"
 PYTHON = r"C:\Program Files\wcow\python\python.exe"
 SNAPSHOT = {"wcow.snapshotter.snapshot": {"key": "work"}}
-#: One node for each transport; some tests need more.
+#: One node for each connection type. Some tests use more.
 NODES = ["node1", "node2"]
 ABSENT = {MODULE: {"state": "absent"}}
 
 
 class Bare(Lab):
-    """Nodes without Python, and packages on the controller by version, with their digests."""
+    """A lab of nodes without Python. ``digests`` has the digests of the packages on the controller, by version."""
 
     def __init__(self, directory, *options, **keywords):
         super().__init__(directory, *options, **keywords)
@@ -49,12 +49,12 @@ class Bare(Lab):
         return super().play(*tasks, nodes=nodes, **keywords)
 
     def beside(self, node):
-        """What there is where the runtime is."""
-        place = self.file(node, "Program Files/wcow")
-        return sorted(path.name for path in place.iterdir()) if place.exists() else []
+        """Return the names beside the runtime."""
+        directory = self.file(node, "Program Files/wcow")
+        return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
     def scripts(self):
-        """How many scripts ran that are more than the start of a Python."""
+        """Return how many scripts ran, not counting the line that starts Python."""
         return (self.directory / "access.jsonl").read_text().count("ErrorActionPreference")
 
 
@@ -68,7 +68,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def lab(shared):
-    """Nodes as they were before any test."""
+    """The lab, with its nodes as they were before the first test."""
     for node in shared.nodes:
         for made in ("Program Files/wcow", "ProgramData/wcow"):
             shutil.rmtree(shared.file(node, made), ignore_errors=True)
@@ -77,7 +77,7 @@ def lab(shared):
 
 @pytest.fixture
 def web(lab):
-    """A web server with the packages; what it was asked for."""
+    """Return the URL of a web server with the packages, and the requested paths."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -91,7 +91,7 @@ def web(lab):
     server.server_close()
 
 
-def told(version, lab):
+def runtime(version, lab):
     return {"python": PYTHON, "version": version, "sha256": lab.digests[version]}
 
 
@@ -105,12 +105,12 @@ def test_the_life_of_a_runtime(lab):
             assert "Install it with the role wcow.snapshotter.python_runtime" in result["msg"]
         for result in (planned, made):
             assert (result["changed"], result["actions"]) == (True, ["install 3.12.10"])
-            assert result["runtime"] == told("3.12.10", lab)
-        assert (again["changed"], again["actions"], again["runtime"]) == (False, [], told("3.12.10", lab))
+            assert result["runtime"] == runtime("3.12.10", lab)
+        assert (again["changed"], again["actions"], again["runtime"]) == (False, [], runtime("3.12.10", lab))
         assert used["snapshot"]["name"] == "work"
         for result in (plan, upgraded):
             assert result["actions"] == ["replace 3.12.10 by 3.13.0"]
-            assert result["diff"] == {"before": told("3.12.10", lab), "after": told("3.13.0", lab)}
+            assert result["diff"] == {"before": runtime("3.12.10", lab), "after": runtime("3.13.0", lab)}
         assert lab.beside(node) == ["payload", "python"]
     plays = lab.play(SNAPSHOT, {**ABSENT, "check_mode": True}, SNAPSHOT, ABSENT, ABSENT, SNAPSHOT)
     for node, (used, planned, still_used, removed, again, bare) in plays.items():
@@ -151,7 +151,7 @@ def test_from_a_url(lab, web):
     assert asked.count("/3.12.10.zip") == 2 * len(NODES)
 
 
-def test_after_a_failure_nothing_is_left(lab, web):
+def test_a_failure_leaves_nothing(lab, web):
     url, _asked = web
     for node, (wrong,) in lab.play(lab.task(url=f"{url}/3.12.10.zip", checksum="1" * 64)).items():
         assert wrong["failed"]
@@ -163,7 +163,7 @@ def test_after_a_failure_nothing_is_left(lab, web):
         assert lab.beside(node) == ["payload", "python"]
 
 
-def test_a_wrong_file_of_the_controller_does_not_travel(lab):
+def test_a_wrong_file_on_the_controller_is_not_sent(lab):
     before = lab.scripts()
     (lab.files / "damaged.zip").write_bytes(b"damaged")
     for (result,) in lab.play(lab.task(src="damaged.zip")).values():
@@ -174,7 +174,7 @@ def test_a_wrong_file_of_the_controller_does_not_travel(lab):
 
 
 @pytest.mark.long
-def test_what_interruptions_left_is_removed(lab):
+def test_leftovers_of_an_interruption_are_removed(lab):
     lab.play(lab.task())
     for node in NODES:
         left = lab.file(node, "Program Files/wcow/python.wcow-new-0123456789abcdef")
@@ -187,8 +187,8 @@ def test_what_interruptions_left_is_removed(lab):
 
 
 @pytest.mark.long
-def test_nodes_that_die_in_the_middle(lab, figures):
-    """The package is large enough that its way takes many requests."""
+def test_nodes_that_die_during_an_installation(lab, figures):
+    """The package is so large that its upload takes many requests."""
     with zipfile.ZipFile(lab.files / "large.zip", "w") as file:
         file.writestr("python312.zip", random.Random(5).randbytes(3_000_000))
         file.writestr("python.exe", zipfile.ZipFile(lab.files / "3.12.10.zip").read("python.exe"))
@@ -205,13 +205,13 @@ def test_nodes_that_die_in_the_middle(lab, figures):
     figures(network_faults=len(lab.nodes), losses=0)
 
 
-#: A program that says when it has started, and ends when it is told to, or after a minute.
+#: A program that creates a file after its start. It ends when it finds another file, or after a minute.
 WAIT = """import os,time;t=os.environ['TEMP'];open(t+'/started','w').close();\
 [time.sleep(.1) for i in range(600) if not os.path.exists(t+'/go')]"""
 
 
 @pytest.mark.long
-def test_while_it_runs_it_stays(lab):
+def test_a_running_runtime_stays(lab):
     lab.play(lab.task())
     code = WAIT.replace("\\\n", "").replace("'", "''")
     busy = lab.start({"ansible.builtin.raw": f"& '{PYTHON}' -c '{code}'"}, name="busy", nodes=NODES)
@@ -234,36 +234,36 @@ def test_while_it_runs_it_stays(lab):
         assert lab.beside(node) == ["python"]
 
 
-def test_a_runtime_that_others_could_have_changed_is_replaced(lab):
+def test_an_unprotected_runtime_is_replaced(lab):
     lab.play(lab.task())
     for node in NODES:
-        place = lab.file(node, "Program Files/wcow/python")
-        place.chmod(0o777)
-        (place / "python.exe").write_text("#!/bin/sh\ntouch $HOME/planted\n")
+        directory = lab.file(node, "Program Files/wcow/python")
+        directory.chmod(0o777)
+        (directory / "python.exe").write_text("#!/bin/sh\ntouch $HOME/planted\n")
     for node, (replaced, used) in lab.play(lab.task(), SNAPSHOT).items():
         assert replaced["actions"] == ["install 3.12.10"]
         assert used["changed"]
         assert not lab.file(node, "Users/Administrator/planted").exists()
 
 
-def test_somebody_elses_python_is_left_alone(tmp_path):
+def test_a_python_of_another_origin_is_left_alone(tmp_path):
     lab = Bare(tmp_path / "lab")
     try:
         for made, removed, used in lab.play(lab.task(), ABSENT, SNAPSHOT).values():
             for result in (made, removed):
-                assert "holds something that this module did not install, and is left alone" in result["msg"]
+                assert "contains files that this module did not install, and is left alone" in result["msg"]
             assert used["changed"]
     finally:
         lab.lab("down")
 
 
 def test_the_role(lab):
-    place = {"wcow_python": r"D:\tools\wcow\python.exe"}
+    shared = {"wcow_python": r"D:\tools\wcow\python.exe"}
     source = {"python_runtime_src": "3.12.10.zip", "python_runtime_checksum": f"sha256:{lab.digests['3.12.10']}"}
     playbook = lab.controller() / "role.yml"
     for variables, changed in ((source, 1), (source, 0), ({"python_runtime_state": "absent"}, 1)):
         role = {"role": "wcow.snapshotter.python_runtime", **variables}
-        play = {"hosts": NODES, "gather_facts": False, "vars": place, "roles": [role]}
+        play = {"hosts": NODES, "gather_facts": False, "vars": shared, "roles": [role]}
         playbook.write_text(json.dumps([play]))
         process = lab.ansible_playbook(playbook)
         output = process.communicate(timeout=120)[0]
@@ -275,7 +275,7 @@ def test_the_role(lab):
 
 
 def test_the_examples(lab, web):
-    """As they stand, but for what is not on this machine: python.org, a mirror, and their packages."""
+    """The examples are unchanged, but the packages come from this machine instead of python.org and a mirror."""
     url, _asked = web
     by_default, from_controller, another, removal = yaml.safe_load(python_runtime.EXAMPLES)
     here = {"checksum": lab.digests["3.12.10"]}
@@ -295,17 +295,17 @@ def test_the_examples(lab, web):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"version": "3.13.0"}, "Only the digest of the default package, 3.12.10 for amd64, is known here"),
-        ({"url": "https://example.com/p.zip"}, "Only the digest of the default package"),
+        ({"version": "3.13.0"}, "The collection only knows the digest of the default package, 3.12.10 for amd64"),
+        ({"url": "https://example.com/p.zip"}, "only knows the digest of the default package"),
         ({"url": "ftp://example.com/p.zip", "checksum": "0" * 64}, "is not a URL that begins with https:// or http://"),
-        ({"url": "https://example.com/", "src": "p.zip"}, "from url or from src: give one of them"),
-        ({"checksum": "md5:00"}, "'md5:00' is not a SHA-256"),
+        ({"url": "https://example.com/", "src": "p.zip"}, "from url or from src: set one of them"),
+        ({"checksum": "md5:00"}, "checksum 'md5:00' is not sha256: and 64 hexadecimal digits"),
         ({"version": "3.8.10", "checksum": "0" * 64}, "is not a version from 3.9.0 on"),
-        ({"python": "python.exe"}, "is no place for a runtime"),
-        ({"python": r"C:\python.exe"}, "is no place for a runtime"),
-        ({"python": r"C:\wcow\..\python.exe"}, "is no place for a runtime"),
-        ({"python": r"C:\wcow\python3.exe"}, "is no place for a runtime"),
-        ({"python": r"\\server\share\wcow\python.exe"}, "is no place for a runtime"),
+        ({"python": "python.exe"}, "is not a valid path for a runtime"),
+        ({"python": r"C:\python.exe"}, "is not a valid path for a runtime"),
+        ({"python": r"C:\wcow\..\python.exe"}, "is not a valid path for a runtime"),
+        ({"python": r"C:\wcow\python3.exe"}, "is not a valid path for a runtime"),
+        ({"python": r"\\server\share\wcow\python.exe"}, "is not a valid path for a runtime"),
         ({"src": "missing.zip"}, "missing.zip"),
     ],
 )
@@ -316,7 +316,7 @@ def test_wrong_options_touch_no_node(shared, options, words):
     assert (shared.directory / "access.jsonl").stat().st_size == before
 
 
-def test_a_host_that_is_no_windows(shared):
+def test_a_host_without_windows(shared):
     variables = {"ansible_connection": "local"}
     for (result,) in shared.play({MODULE: {}, "vars": variables}, nodes=["node1"]).values():
         assert "is for Windows nodes" in result["msg"]

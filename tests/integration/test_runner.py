@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""As Automation Platform and AWX do it: slices of an inventory by ansible-runner, here and elsewhere; environments."""
+"""ansible-runner as in Automation Platform and AWX: local and remote runs on inventory slices, and environments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SNAPSHOTS = (
 
 
 def blocks(language):
-    """The code of docs/fleet.md in a language."""
+    """Return the code blocks of docs/fleet.md in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
@@ -41,7 +41,7 @@ def lab(tmp_path_factory):
 
 
 def run(directory, *command):
-    """The exit code and the output of a shell pipeline of programs of this environment."""
+    """Run a shell pipeline of programs of this environment. Return the exit code and the output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "RUNNER_"))}
     environment.update(HOME=str(directory), LC_ALL="C.UTF-8", PATH=f"{BIN}:{environment['PATH']}")
     done = subprocess.run(
@@ -59,11 +59,11 @@ def run(directory, *command):
 
 
 def private_data(directory, lab, number, report):
-    """What a job of a platform gets: inventory, environment and variables, and a project that has one line."""
+    """Write what a platform gives to a job: inventory, environment, variables, and a project with one line."""
     for part in ("inventory", "env", "project"):
         (directory / part).mkdir(parents=True)
     (directory / "inventory" / "hosts.yml").write_text(yaml.safe_dump(lab.inventory))
-    variables = {"wcow_report": report, "wcow_minimum_free": "1"}
+    variables = {"wcow_report": report, "wcow_minimum_free": "1B"}
     (directory / "env" / "extravars").write_text(json.dumps(variables))
     environment = {
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
@@ -75,8 +75,12 @@ def private_data(directory, lab, number, report):
     (directory / "project" / "audit.yml").write_text("- import_playbook: wcow.snapshotter.audit\n")
 
 
+def load(path):
+    return json.loads(path.read_text())
+
+
 def merged(lab, tmp_path, reports):
-    """The nodes of several reports, put together as docs/fleet.md says."""
+    """Combine several reports with the play of docs/fleet.md. Return the nodes."""
     (play,) = [text for text in blocks("yaml") if "merge:" in text]
     (tmp_path / "merge.yml").write_text(play)
     process = lab.ansible_playbook(
@@ -101,12 +105,17 @@ def test_slices_by_run(lab, tmp_path):
         assert re.search(r"progress: [0-9]+ tasks in .* 0 failed \| 0 unreachable", output), output
         found = json.loads((tmp_path / "reports" / str(number) / "report.json").read_text())
         assert {node["node"] for node in found["nodes"]} == set(SLICES[number].split(","))
+        # A workflow of AWX gets what the last event of a job has.
+        events = (job / "artifacts" / "audit" / "job_events").glob("*.json")
+        (ended,) = (event for event in map(load, events) if event["event"] == "playbook_on_stats")
+        result = ended["event_data"]["artifact_data"]["wcow_audit_result"]
+        assert (result["bad"], result["states"]) == ([], {"healthy": len(SLICES[number].split(","))})
     assert merged(lab, tmp_path, tmp_path / "reports") == WHOLE
 
 
 @pytest.mark.long
 def test_slices_by_transmit_worker_and_process(lab, tmp_path):
-    """The worker stands for an execution node: nothing comes back from it but what is in the job's artifacts."""
+    """The worker simulates an execution node: it returns only the contents of the job's artifacts."""
     for number in range(2):
         job = tmp_path / f"job{number}"
         private_data(job, lab, number, "{{ lookup('env', 'AWX_ISOLATED_DATA_DIR') }}/wcow-report")
@@ -141,6 +150,6 @@ def test_what_the_collection_needs_in_an_execution_environment(tmp_path):
     assert code == 0, output
     packages = [line.split("  #")[0] for line in (tmp_path / "pip.txt").read_text().splitlines() if line]
     needed = [line for line in (CHECKOUT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert packages == [*needed, "pypsrp[kerberos]", "pywinrm[kerberos]"]
+    assert packages == [*needed, "pypsrp[kerberos]", "pywinrm[kerberos]", "zstandard>=0.22.0"]
     for platform, package in (("rpm", "krb5-workstation"), ("dpkg", "krb5-user")):
         assert f"{package} [platform:{platform}]" in (tmp_path / "bindep.txt").read_text()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many snapshots in one task against lab nodes over psrp and winrm: the manual's examples, failures, bytes."""
+"""Many snapshots in one task against lab nodes over psrp and winrm: the manual's examples, failures and bytes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_the_options_of_an_item_are_those_of_the_module_snapshot():
 
 def test_the_examples(lab):
     old = {"key": "job-0", "parent": "servercore", "labels": {"example.com/job": "0"}}
-    workspaces, layered, removal = yaml.safe_load(snapshot_set.EXAMPLES)
+    workspaces, of_list, layered, removal = yaml.safe_load(snapshot_set.EXAMPLES)
     planned = {**workspaces, "check_mode": True, "diff": True}
-    tasks = [*BASE, stated(old), planned, workspaces, workspaces, layered, layered, removal, removal]
+    tasks = [*BASE, stated(old), planned, workspaces, workspaces, layered, layered, removal, removal, of_list]
     for node, results in lab.play(*tasks).items():
         assert not any(result.get("failed") for result in results), (node, results)
-        planned, made, made_again, built, built_again, removed, removed_again = results[len(BASE) + 1 :]
+        planned, made, made_again, built, built_again, removed, removed_again, listed = results[len(BASE) + 1 :]
         for result in (planned, made):
             assert result["actions"] == ["prepare job-1", "prepare job-2", "view look-1", "remove job-0"]
             assert [entry["name"] for entry in result["pruned"]] == ["job-0"]
@@ -56,12 +56,14 @@ def test_the_examples(lab):
         assert built["actions"] == ["prepare app-work", "commit app", "prepare app-test"]
         assert removed["actions"] == ["remove job-1", "remove job-2", "remove app-test", "remove app"]
         assert [result["changed"] for result in (made_again, built_again, removed_again)] == [False] * 3
+        assert listed["actions"] == ["prepare build", "prepare test"]
+        assert [entry["snapshot"]["rootfs_size"] for entry in listed["outcomes"]] == [40 * GIB, 60 * GIB]
 
 
 def test_a_failure_and_what_became_of_the_others(lab):
     items = (
         {"key": "work", "parent": "servercore"},
-        {"key": "bad", "parent": "nobody", "creates": "app"},
+        {"key": "bad", "parent": "missing", "creates": "app"},
         {"name": "app", "key": "bad", "state": "committed"},
         {"key": "more", "parent": "servercore"},
     )
@@ -73,7 +75,9 @@ def test_a_failure_and_what_became_of_the_others(lab):
         assert failed["changed"]
         assert failed["msg"] == (
             "1 of 4 snapshots failed (1 not run because of that); the first: snapshots[1], "
-            '"bad": failed to create snapshot: missing parent "nobody" bucket: not found'
+            '"bad": failed to create snapshot: missing parent "missing" bucket: not found. '
+            "Create or import the parent first, or correct its name; snapshot_info lists the snapshots. "
+            "To name an image, set parent_image"
         )
         assert failed["error"] == {
             "code": "not_found",
@@ -94,7 +98,7 @@ def test_a_failure_and_what_became_of_the_others(lab):
 
 @pytest.mark.long
 def test_five_hundred_snapshots_in_one_task(lab):
-    """One command on the node and at most 3 MB on the wire, both ways together, also with all that can be returned."""
+    """The task takes one command on the node and at most 3 MB in both directions, even with all possible results."""
     count = 500
     items = [
         {

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Care of a store as users do it: what its modules and the manual show, against lab nodes over psrp and winrm."""
+"""Maintain a store as users do, with its modules and the manual, against lab nodes over psrp and winrm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lab(tmp_path):
 
 
 def damage(lab, node):
-    """What crashes and hands leave in a store that has a snapshot of its own."""
+    """Leave in a store what crashes and manual changes can leave. The store already has a snapshot."""
     root = lab.file(node, "ProgramData/wcow")
     left = root / "snapshots" / "rm-1"
     (left / "Files").mkdir(parents=True)
@@ -44,10 +44,11 @@ SNAPSHOTS = (
 )
 
 
-def test_the_examples(lab):
+def test_the_examples(lab_with_containerd):
+    lab = lab_with_containerd
     tasks = [*yaml.safe_load(store.EXAMPLES), *SNAPSHOTS]
     for node, results in lab.play(*tasks).items():
-        made, empty, full, *others = results
+        made, empty, full, containerd, *others = results
         assert [result.get("failed", False) for result in results] == [False] * len(results), (node, results)
         assert made["store"] == {
             "root": r"C:\ProgramData\wcow",
@@ -57,25 +58,29 @@ def test_the_examples(lab):
             "protected": True,
         }
         assert (made["changed"], empty["changed"], full["changed"]) == (True, False, False)
+        assert (containerd["changed"], containerd["preflight"]["running"]) == (False, True)
         assert others[-1]["snapshot"]["rootfs_size"] == 40 * GIB
 
     left = [damage(lab, node) for node in NODES]
     checks = [task for task in yaml.safe_load(store_check.EXAMPLES) if "wcow.snapshotter.store_check" in task]
     names = [task.pop("register", None) for task in checks]
-    assert names == ["check", None, "repaired", "wcow_check"]
+    assert names == ["check", None, "repaired", "wcow_check", None]
     assert checks[0].pop("failed_when") == "not check.healthy"
-    for look, freed, mended, whole in lab.play(*checks).values():
+    lefts = {node: lab.damage_containerd(node, "leftover") for node in NODES}
+    for node, (look, freed, repaired, whole, containerd) in lab.play(*checks).items():
         assert (look["changed"], look["healthy"]) == (False, False)
         codes = [finding["code"] for finding in look["findings"]]
         assert codes == ["foreign_entry", "leftover_removal", "unprotected_root"]
         assert look["reclaimable"] == 5000
         assert (freed["changed"], freed["reclaimed"]) == (True, 5000)
-        assert (mended["changed"], mended["healthy"]) == (True, True)
-        assert [finding["code"] for finding in mended["findings"]] == ["foreign_entry", "unprotected_root"]
-        assert mended["summary"] == "2 snapshots, no problems, 1 repaired"
-        assert "inventory" not in mended
+        assert (repaired["changed"], repaired["healthy"]) == (True, True)
+        assert [finding["code"] for finding in repaired["findings"]] == ["foreign_entry", "unprotected_root"]
+        assert repaired["summary"] == "2 snapshots, no problems, 1 repaired"
+        assert "inventory" not in repaired
         assert len(whole["inventory"]) == 2
         assert all(snapshot["usage"]["inodes"] for snapshot in whole["inventory"])
+        assert [finding["path"] for finding in containerd["findings"]] == [lefts[node]]
+        assert (containerd["changed"], containerd["healthy"]) == (True, True)
     assert not any(path.exists() for path in left)
 
 
@@ -103,12 +108,12 @@ def test_check_mode_and_diff(lab):
         assert "has 2 snapshots (base, work); remove them first" in refused["msg"]
         assert (done["changed"], again["changed"]) == (True, False)
     for node in NODES:
-        # notes.txt lay among the layers, where nothing is anybody else's.
+        # notes.txt was in the directory of layers. A forced removal deletes everything there.
         assert not lab.file(node, "ProgramData/wcow").exists()
 
 
 def test_the_tasks_of_the_manual(lab):
-    """All of docs/recovery.md, as they stand there."""
+    """Run all tasks of docs/recovery.md unchanged."""
     manual = (CHECKOUT / "docs" / "recovery.md").read_text(encoding="utf-8")
     texts = re.findall(r"^( *)```yaml\n(.*?)^ *```", manual, re.DOTALL | re.MULTILINE)
     tasks = [task for _indent, text in texts for task in yaml.safe_load(text)]
@@ -123,7 +128,7 @@ def test_the_tasks_of_the_manual(lab):
     assert process.returncode == 0, output
     assert output.count("5000 bytes freed, 0 more are held by something") == 2, output
 
-    # The last two once more, for what they are meant for.
+    # Run the last two tasks again, in the situation that they are for.
     for node in NODES:
         for path in lab.file(node, "ProgramData/wcow").glob("metadata.sqlite3*"):
             path.unlink()

@@ -1,23 +1,25 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random operations on a real containerd and on this collection come to the same.
+"""Random operations have the same results on a real containerd and on this collection.
 
-Each seed is a sequence of operations over a few names, played on an empty
-containerd namespace and on an empty store. Compared are the outcome of each
-operation (success or error class), after each success the walk (order, names,
-parents, kinds), and in the end labels and whether the times differ.
+Each seed gives a sequence of operations over a few names. The test runs it in
+an empty containerd namespace and on an empty store. It compares the outcome of
+each operation (success or error class). After each success it compares the walk
+(order, names, parents, kinds). At the end it compares labels, and whether the
+times differ.
 
-What is different, and why it is no defect of either:
+Known differences that are not defects of either side:
 
-* A request with two faults (a taken key *and* a missing parent) is refused by
-  both, but containerd's metadata layer, which ctr goes through, looks in
-  another order than its snapshotters. ``Model.faults`` says what is wrong with a
-  request; with one fault both must name it, with two each names one of them.
-* containerd's native snapshotter measures a snapshot before it looks at its
-  kind, and a view of a parent has no directory there: committing such a view is
+* Both refuse a request with two faults (a taken key *and* a missing parent).
+  But containerd's metadata layer, which ctr uses, checks in a different order
+  than its snapshotters. ``Model.faults`` returns what is wrong with a request.
+  Both must name the fault if there is one, and one of the faults if there are
+  two.
+* containerd's native snapshotter measures a snapshot before it checks the kind.
+  A view with a parent has no directory there, so committing such a view is
   ``unknown`` (our ``internal``) instead of ``failed_precondition``.
-* ctr cannot set labels when it makes a snapshot, and cannot filter a walk.
+* ctr cannot set labels when it creates a snapshot, and cannot filter a walk.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import random
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels import MAXIMUM_LENGTH
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, COMMITTED, VIEW
 from ansible_collections.wcow.snapshotter.tests.peers.containerd import Containerd
@@ -37,7 +39,7 @@ pytestmark = [pytest.mark.requires_tool("containerd", "containerd"), pytest.mark
 SEEDS = range(200)
 LENGTH = 15
 
-# Few enough to collide; chosen so that byte order, case and non-ASCII show in a walk. No blanks: see Containerd.walk.
+# The names are few, so that they collide. A walk shows byte order, case and non-ASCII. For blanks see Containerd.walk.
 NAMES = ("B", "a", "a/b", "z.9", "é")
 LABELS = ("k=1", "k=2", "k=", "containerd.io/snapshot/x.y=1", "long=" + "v" * 4092, "long=" + "v" * 4093)
 
@@ -54,20 +56,20 @@ class Operation(NamedTuple):
 
 
 class Model:
-    """The contract in its plainest form: which names there are, and what speaks against a request."""
+    """A simple model of the contract: the existing names, and the faults of a request."""
 
     def __init__(self) -> None:
         self.snapshots: Dict[str, Tuple[str, str]] = {}
 
     def walk(self) -> List[Tuple[str, str, str]]:
-        """Name, parent and kind of all, in byte order of the names."""
+        """Return name, parent and kind of all snapshots, in byte order of the names."""
         return [(name, *self.snapshots[name]) for name in sorted(self.snapshots, key=str.encode)]
 
     def kind(self, name: str) -> str:
         return self.snapshots.get(name, ("", ""))[1]
 
     def faults(self, operation: Operation) -> Set[str]:
-        """The error classes that there is reason for; none if the request must succeed."""
+        """Return the possible error classes of a request. An empty set means that the request must succeed."""
         verb, name, argument = operation
         kind = self.kind(name)
         found = set()
@@ -90,7 +92,7 @@ class Model:
         return found
 
     def apply(self, operation: Operation) -> None:
-        """Do what a request without faults does."""
+        """Apply a request that has no faults."""
         verb, name, argument = operation
         if verb == "commit":
             self.snapshots[name] = (self.snapshots.pop(argument)[0], COMMITTED)
@@ -113,7 +115,7 @@ def draw_operation(draw: random.Random) -> Operation:
 
 
 def sequence(seed: int) -> List[Operation]:
-    """The operations of a seed: about half must fail, or the stores would hardly ever fill."""
+    """Return the operations of a seed. Half are retried until they have no fault, so that the stores fill up."""
     draw = random.Random(seed)
     model = Model()
     operations: List[Operation] = []
@@ -136,7 +138,7 @@ def ask_containerd(containerd: Containerd, namespace: str, operation: Operation)
 
 
 class Ours:
-    """A store of the collection, reached through the core's door."""
+    """A store of the collection, used through the core's door."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -148,7 +150,7 @@ class Ours:
             "layers": "emulated",
             "operations": [{"operation": operation, "arguments": arguments}],
         }
-        return dispatch.handle(json.dumps(request).encode())["results"][0]
+        return door.handle(json.dumps(request).encode())["results"][0]
 
     def ask(self, operation: Operation) -> str:
         verb, name, argument = operation
@@ -171,7 +173,7 @@ class Ours:
 
 
 def disagreement(operations: List[Operation], containerd: Containerd, directory: str) -> Optional[str]:
-    """Play ``operations`` on both, in an unused directory; what differed first, or None."""
+    """Run ``operations`` on both, in an unused directory. Return the first difference, or None."""
     namespace = "peer-" + directory.rpartition("/")[2]
     model = Model()
     store = Ours(directory)
@@ -207,7 +209,7 @@ def test_same_answers(seed, containerd, tmp_path):
     difference = disagreement(operations, containerd, str(tmp_path / f"{seed}-0"))
     if difference is None:
         return
-    # Leave out what the difference does not need: one pass from the end, so at most LENGTH more runs.
+    # Drop operations that the difference does not need: one pass from the end, at most LENGTH more runs.
     for position in reversed(range(LENGTH)):
         shorter = operations[:position] + operations[position + 1 :]
         smaller_difference = disagreement(shorter, containerd, str(tmp_path / f"{seed}-{position + 1}"))
@@ -217,7 +219,7 @@ def test_same_answers(seed, containerd, tmp_path):
 
 
 def test_sequences_reach_every_outcome(tmp_path):
-    """The seeds above are worth something only if they meet each way an operation can end."""
+    """The seeds above are only useful if together they reach each outcome of each operation."""
     seen = set()
     for seed in SEEDS:
         store = Ours(str(tmp_path / str(seed)))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The same image in a real containerd and here: the same chain of snapshots; and what containerd exports is read."""
+"""An image gives the same chain of snapshots here as in a real containerd, and the core can read what it exports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import subprocess
 import tarfile
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.image import ensure_image
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.image import ensure_image
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 
 from lab import sample
@@ -26,13 +26,13 @@ PLATFORM = ("--platform", "windows/amd64")
 
 @pytest.fixture
 def directory(tmp_path_factory):
-    # A socket's path has at most 107 characters.
+    # A socket's path can have at most 107 characters.
     return tmp_path_factory.mktemp("ctr")
 
 
 @pytest.fixture
 def daemon(directory, monkeypatch):
-    # Images need leases, and those the collector.
+    # Images need leases, and leases need the garbage collector.
     needless = [plugin for plugin in containerd._DISABLED if "lease" not in plugin and "gc" not in plugin]
     monkeypatch.setattr(containerd, "_DISABLED", needless)
     with containerd.Containerd(str(directory)) as running:
@@ -45,7 +45,7 @@ def ctr_images(daemon, *arguments):
 
 
 def chain(store, path, **options):
-    """The snapshots of an image after its import, as ``Containerd.walk`` lists them."""
+    """Import an image and return its snapshots in the form of ``Containerd.walk``."""
     result = ensure_image(store, src=str(path), **options).result
     return sorted((link["name"], link["parent"], "committed") for link in result["chain"])
 
@@ -65,7 +65,7 @@ def test_the_same_chain(daemon, directory):
     ctr_images(daemon, "export", *PLATFORM, str(directory / "exported.tar"), NAME)
     with tarfile.open(directory / "exported.tar") as exported:
         exported.extractall(directory / "saved", filter="data")
-    # It writes both forms in one; without the one it is the other, that of docker save.
+    # The export has two formats in one archive. Without index.json, only the format of docker save remains.
     (directory / "saved" / "index.json").unlink()
 
     store = Snapshotter(str(directory / "store"), EmulatedLayers())

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""QEMU reads what we write, and we read what QEMU writes.
+"""QEMU reads the disks that we write, and we read the disks that QEMU writes.
 
-QEMU makes no differencing VHDX and opens none; those are in the unit tests.
+QEMU can neither create nor open a differencing VHDX. The unit tests cover those.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import view
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy
 
 pytestmark = [pytest.mark.requires_tool("qemu-img", "qemu-utils"), pytest.mark.requires_tool("qemu-io", "qemu-utils")]
@@ -54,7 +55,7 @@ def write_raw(path, writes):
 
 
 def verify(path, *writes):
-    """Fail unless the disk reads as written; qemu-io reports a difference on its output only."""
+    """Fail unless the disk reads as written. qemu-io reports a difference only in its output."""
     commands = itertools.chain.from_iterable(("-c", f"read -P {p} {offset} {size}") for offset, size, p in writes)
     output = run("qemu-io", "-r", "-f", "vhdx", *commands, path)
     assert "failed" not in output, output
@@ -72,7 +73,7 @@ def test_qemu_accepts_what_create_writes(tmp_path, size, block_size):
 
 
 def test_qemu_accepts_small_physical_sectors(tmp_path):
-    """Logical sectors of 4096 bytes are not for QEMU: it opens no such disk."""
+    """The test does not use logical sectors of 4096 bytes, because QEMU does not open such a disk."""
     path = tmp_path / "disk.vhdx"
     vhdx.create(path, 20 * GIB, physical_sector_size=512)
     check(path)
@@ -82,7 +83,7 @@ def test_qemu_accepts_small_physical_sectors(tmp_path):
 def test_data_survives_growth(tmp_path, block_size):
     path = tmp_path / "disk.vhdx"
     vhdx.create(path, GIB, block_size=block_size)
-    # Its first block, an overlap of two blocks, its last sector.
+    # The first block, the border between two blocks, and the last sector.
     data = [(0, 4096, 0x11), (100 * MIB - 512, 1024, 0x22), (GIB - 512, 512, 0x33)]
     write(path, *data)
     run("qemu-img", "convert", "-f", "vhdx", "-O", "raw", path, tmp_path / "before.raw")
@@ -91,7 +92,7 @@ def test_data_survives_growth(tmp_path, block_size):
         check(path)
         assert virtual_size(path) == size
         if size == 3 * GIB:
-            # Every old byte, and zeros in all that came with the growth but for what the step before wrote.
+            # All old bytes are there. The added part is zero except for what the previous step wrote.
             write_raw(tmp_path / "before.raw", data[3:])
             run("qemu-img", "compare", "-f", "raw", "-F", "vhdx", tmp_path / "before.raw", path)
         verify(path, *data, (size - 512, 512, 0))
@@ -166,7 +167,7 @@ def test_we_grow_what_qemu_makes(tmp_path):
 
 
 def test_qemu_and_we_recover_alike_from_a_crash_at_any_write(tmp_path, monkeypatch):
-    """Cut the growth after each of its writes; QEMU replays the log as we do."""
+    """Cut the growth after each of its writes. QEMU must replay the log with the same result as we do."""
     path = tmp_path / "disk.vhdx"
     vhdx.create(path, GIB)
     data = [(5 * MIB, 4096, 0x11)]
@@ -188,7 +189,7 @@ def test_qemu_and_we_recover_alike_from_a_crash_at_any_write(tmp_path, monkeypat
         return Recording(path, mode.replace("b", ""))
 
     with monkeypatch.context() as patch:
-        patch.setattr(vhdx, "open", opened, raising=False)
+        patch.setattr(view, "open", opened, raising=False)
         vhdx.grow(path, 200 * GIB)
 
     ours, theirs = tmp_path / "ours.vhdx", tmp_path / "theirs.vhdx"
@@ -210,7 +211,7 @@ def test_qemu_and_we_recover_alike_from_a_crash_at_any_write(tmp_path, monkeypat
         run("qemu-img", "check", "-f", "vhdx", "-r", "all", theirs)
         check(theirs)
         assert not vhdx.read_info(theirs).log_pending
-        # Beyond the headers, whose numbers and GUIDs count sessions.
+        # The headers before this offset differ, because their sequence numbers and GUIDs count sessions.
         assert theirs.read_bytes()[192 * KIB :] == ours.read_bytes()[192 * KIB :]
         verify(ours, *data)
     assert sizes == sorted(sizes)

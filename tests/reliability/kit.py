@@ -1,10 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests in processes of their own that may be killed at a failpoint, and what has to be true of a store afterwards.
+"""Run requests in processes that can be killed at a failpoint, and check the store afterwards.
 
-A process for each request would take most of its time to start, so one that has the core in memory, ``Requests``, forks
-for each. It is this module, run as a program.
+A new process for each request would spend most of its time on imports. ``Requests`` therefore keeps one process that
+has imported the core and forks for each request. That process runs this module as a program.
 """
 
 from __future__ import annotations
@@ -24,27 +24,36 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch, ensure, failpoint, staging
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar, vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy, emulated, emulated_tar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door, failpoint, staging
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired import layer_export, snapshot
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.keys import IMPORT_KEY
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import (
+    contents as emulated_contents,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import (
+    store as emulated,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import (
+    tar as emulated_tar,
+)
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.lock import FileLock
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, COMMITTED, VIEW
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import (
-    IMPORT_KEY,
-    METADATA_FILE,
-    Snapshotter,
-)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
 
-# What a request would otherwise import when it needs it, each time anew.
-PRELOADED = (base64, diskcopy, emulated_tar, ensure, layertar, staging, vhdx)
+# A request would otherwise import these on first use, and each forked process would do so again.
+PRELOADED = (base64, diskcopy, emulated_tar, layer_export, layertar, snapshot, staging, vhdx)
 
-#: Of a point that is passed many times, so many times are tried: the first ones, the last ones.
+#: If a request passes a failpoint many times, the tests try this many of the first passes and of the last ones.
 OFTEN = 2
 
-#: What lies at the target of a mount that is neither whole nor gone.
+#: The value for a mount target whose mount is neither complete nor gone.
 HALF = "half a mount"
 
-#: A field of a snapshot, by name and field, or of a file, by path.
+#: Values of fields. The key is a snapshot and a field, or a path and "files".
 State = dict[tuple[str, str], Any]
 
 
@@ -52,7 +61,7 @@ State = dict[tuple[str, str], Any]
 
 
 class Ended(NamedTuple):
-    """How a request ended: killed, or with this reply."""
+    """How a request ended: it was killed, or it returned this reply."""
 
     killed: bool
     reply: dict[str, Any]
@@ -76,7 +85,7 @@ class Requests:
         self._process.stdout.close()
 
     def run(self, request: dict[str, Any], attachment: bytes = b"", **environment: str) -> Ended:
-        """Answer one request in a process of its own, with this in its environment when it loads the failpoints."""
+        """Answer one request in its own process. The environment is set before that process loads the failpoints."""
         job = {"request": request, "attachment": attachment.decode("ascii"), "environment": environment}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         self._process.stdin.flush()
@@ -94,9 +103,7 @@ def serve() -> None:
             try:
                 os.environ.update(job["environment"])
                 importlib.reload(failpoint)
-                reply = dispatch.handle(
-                    json.dumps(job["request"]).encode(), io.BytesIO(job["attachment"].encode("ascii"))
-                )
+                reply = door.handle(json.dumps(job["request"]).encode(), io.BytesIO(job["attachment"].encode("ascii")))
                 os.write(writing, json.dumps(reply).encode())
                 status = 0
             finally:
@@ -112,7 +119,7 @@ def serve() -> None:
 
 
 def chosen(passed: list[str]) -> list[str]:
-    """The values of ``WCOW_FAILPOINT`` to try, of the names in the order in which a request passed them."""
+    """Return the values of ``WCOW_FAILPOINT`` to try. ``passed`` has the names in the order of the request."""
     points = []
     for number, name in enumerate(passed):
         count = passed[: number + 1].count(name)
@@ -124,10 +131,10 @@ def chosen(passed: list[str]) -> list[str]:
 # -- stores ------------------------------------------------------------------------------------------------------------
 
 
-class Place:
-    """A directory with a store in ``root``, and beside it what requests read and write.
+class Workspace:
+    """A directory with a store in ``root``, and next to it the files that requests read and write.
 
-    Its state can be kept and brought back, at the same path, since records of mounts have paths in them.
+    Its state can be saved and restored. The path stays the same, because records of mounts contain paths.
     """
 
     def __init__(self, directory: str) -> None:
@@ -139,17 +146,17 @@ class Place:
         return os.path.join(self.directory, *parts)
 
     def keep(self, name: str = "kept") -> None:
-        """Make the present state one to go back to."""
+        """Save the present state."""
         _delete(f"{self.directory}.{name}")
-        _copy(self.directory, f"{self.directory}.{name}")
+        copy_tree(self.directory, f"{self.directory}.{name}")
 
     def back(self, to: str = "kept") -> None:
-        """Go back to the state that was kept."""
+        """Restore a saved state."""
         _delete(self.directory)
-        _copy(f"{self.directory}.{to}", self.directory)
+        copy_tree(f"{self.directory}.{to}", self.directory)
 
     def request(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """A request for one operation; ``{}`` in texts stands for this directory."""
+        """Return a request for one operation. ``{}`` in texts stands for this directory."""
         filled = json.loads(json.dumps(arguments).replace("{}", self.directory))
         return {
             "protocol": 1,
@@ -159,8 +166,9 @@ class Place:
         }
 
 
-def _copy(source: str, target: str) -> None:
-    # Disks are holes, nearly all of them.
+def copy_tree(source: str, target: str) -> None:
+    """Copy a directory to a path that does not exist."""
+    # Almost all of a disk file is holes.
     subprocess.run(["cp", "--archive", "--sparse=always", source, target], check=True)
 
 
@@ -171,16 +179,16 @@ def _delete(directory: str) -> None:
         shutil.rmtree(directory)
 
 
-def observed(place: Place) -> State:
-    """What a user can see of the store and beside it: snapshots, their disks and contents, mounts, files.
+def observed(workspace: Workspace) -> State:
+    """Return what a user can see: snapshots, their disks and contents, mounts and files.
 
-    Reading brings everything to rest that a dead process left in motion, as any task does that needs it. What lies at
-    a target while a mount is half made or half undone is ``HALF``; that must be known, so that an unmount cleans it.
+    Reading finishes interrupted work, as in any task that needs the store. The target of a mount that is partly made or
+    partly undone has the value ``HALF``. The store must know about such a mount, so that an unmount cleans it up.
     """
     state: State = {}
-    snapshotter = Snapshotter(place.root, emulated.EmulatedLayers())
+    snapshotter = Snapshotter(workspace.root, emulated.EmulatedLayers())
     for info in snapshotter.walk():
-        directory = os.path.join(place.root, "snapshots", str(info.id))
+        directory = os.path.join(workspace.root, "snapshots", str(info.id))
         targets = snapshotter.mounted_at(info.name)
         fields = {
             "kind": info.kind,
@@ -193,15 +201,15 @@ def observed(place: Place) -> State:
         elif info.kind == ACTIVE:
             disk = snapshotter.scratch(info.name)
             fields["disk"] = disk and disk.virtual_size
-            fields["contents"] = contents(snapshotter.layers._own(directory), "Files", "tombstones.txt")
+            fields["contents"] = contents(emulated_contents.find(directory), "Files", "tombstones.txt")
             fields["disk of the utility VM"] = contents(directory, "vm/sandbox.vhdx")
         state.update({(info.name, field): value for field, value in fields.items()})
     for name in ("mnt", "mnt2", "out.tar.gz"):
-        path = place.path(name)
+        path = workspace.path(name)
         layer = snapshotter.layers.mounted_layer(path)
         whole = layer is not None and snapshotter.layers.is_mounted(layer, path)
         state[name, "files"] = HALF if layer and not whole else contents(path, "")
-    incoming = os.path.join(place.root, "incoming")
+    incoming = os.path.join(workspace.root, "incoming")
     for name in os.listdir(incoming) if os.path.isdir(incoming) else ():
         if not name.endswith(".part"):
             state[name, "files"] = contents(incoming, name)
@@ -210,7 +218,7 @@ def observed(place: Place) -> State:
 
 
 def same(found: State, *wanted: State) -> bool:
-    """Whether a state is one of those that are wanted, but for targets of mounts that are half made."""
+    """Return whether a state equals one of the wanted ones. Targets with the value ``HALF`` are not compared."""
     halves = {key for key, value in found.items() if value == HALF}
     return any(
         {key: value for key, value in state.items() if key not in halves}
@@ -220,12 +228,12 @@ def same(found: State, *wanted: State) -> bool:
 
 
 def contents(top: str, *names: str) -> str:
-    """A digest of files and directories below ``top``: names, permissions, times of files, bytes."""
+    """Return a digest of files and directories below ``top``: names, permissions, times of files, bytes."""
     digest = hashlib.sha256()
     for path in (os.path.join(top, name) if name else top for name in names):
         for entry in _files(path):
             if entry == top and os.path.isdir(top) and not os.listdir(top):
-                continue  # Whoever mounts may make the directory, and leave it.
+                continue  # A mount may create this directory and leave it.
             status = os.lstat(entry)
             digest.update(f"{os.path.relpath(entry, top)}\0{stat.S_IMODE(status.st_mode):o}\0".encode())
             if stat.S_ISREG(status.st_mode):
@@ -244,25 +252,26 @@ def _files(path: str) -> Iterator[str]:
         yield path
 
 
-def without_imports(place: Place, state: State) -> State:
-    """The state without the snapshots of imports that were killed, whose locks have to be free."""
+def without_imports(workspace: Workspace, state: State) -> State:
+    """Return the state without the snapshots of killed imports. The locks of those must be free."""
     abandoned = {name for name, _field in state if re.fullmatch(IMPORT_KEY, name)}
     if abandoned:
-        snapshotter = Snapshotter(place.root, emulated.EmulatedLayers())
+        snapshotter = Snapshotter(workspace.root, emulated.EmulatedLayers())
         for name in abandoned:
-            lock = FileLock(os.path.join(place.root, "locks", str(snapshotter.stat(name).id)))
+            lock = FileLock(os.path.join(workspace.root, "locks", str(snapshotter.stat(name).id)))
             assert lock.acquire(), f"{name} looks like one under way"
             lock.release()
         snapshotter.close()
     return {key: value for key, value in state.items() if key[0] not in abandoned}
 
 
-def ids(place: Place) -> tuple[set[int], set[int]]:
-    """The ids of all records, and those of all directories without one, whatever they are named.
+def ids(workspace: Workspace) -> tuple[set[int], set[int]]:
+    """Return the ids of all records, and the ids of all directories without a record.
 
-    Asserts that the metadata is whole, that each record has its directory, and that none but ``rm-*`` is without one.
+    Asserts that the metadata is intact, that each record has its directory, and that only ``rm-*`` directories have no
+    record.
     """
-    metadata = os.path.join(place.root, METADATA_FILE)
+    metadata = os.path.join(workspace.root, METADATA_FILE)
     kinds: dict[int, str] = {}
     last = 0
     if os.path.exists(metadata):
@@ -272,16 +281,16 @@ def ids(place: Place) -> tuple[set[int], set[int]]:
         kinds = dict(connection.execute("SELECT id, kind FROM snapshots"))
         (last,) = connection.execute("SELECT last FROM sequence").fetchone()
         connection.close()
-    snapshots = os.path.join(place.root, "snapshots")
+    snapshots = os.path.join(workspace.root, "snapshots")
     entries = set(os.listdir(snapshots)) if os.path.isdir(snapshots) else set()
     assert max(kinds, default=0) <= last
     for number, kind in kinds.items():
         assert kind == VIEW or str(number) in entries, f"{number} has lost its directory"
-    # What is left over of a mark says nothing, and goes when the store is opened next.
+    # A leftover marker file has no meaning. The next process that opens the store deletes it.
     entries -= {f"new-{last}", f"new-{last + 1}"}
-    strays = {int(entry.removeprefix("rm-")) for entry in entries} - kinds.keys()
-    assert {str(number) for number in strays}.isdisjoint(entries), f"a directory without a record: {sorted(entries)}"
-    return set(kinds), strays
+    leftovers = {int(entry.removeprefix("rm-")) for entry in entries} - kinds.keys()
+    assert {str(number) for number in leftovers}.isdisjoint(entries), f"a directory without a record: {sorted(entries)}"
+    return set(kinds), leftovers
 
 
 if __name__ == "__main__":

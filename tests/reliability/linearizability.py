@@ -1,13 +1,13 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a concurrent history can be explained by operations that happen one at a time.
+"""Check whether operations that happen one at a time can explain a concurrent history.
 
 The search is that of Wing and Gong ("Testing and Verifying Concurrent
-Objects", 1993) with Lowe's memory of what was tried ("Testing for
-linearizability", 2017): it looks for an order in which each operation takes
-effect at one moment between its call and its return, and in which the model
-gives each the very result that was observed.
+Objects", 1993). It remembers tried configurations, as Lowe describes
+("Testing for linearizability", 2017). It looks for an order in which each
+operation takes effect at one moment between its call and its return. In that
+order, the model must give each operation exactly the observed result.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Callable, Hashable, List, NamedTuple, Optional, Sequence
 
 
 class Call(NamedTuple):
-    """One operation as its process saw it. Times are of one clock for all processes.
+    """One operation as seen by its process. All processes use the same clock.
 
-    ``code`` is ``"ok"`` or the error's code, ``value`` what was returned.
+    ``code`` is ``"ok"`` or the code of the error. ``value`` is the returned value.
     """
 
     called: int
@@ -30,26 +30,27 @@ class Call(NamedTuple):
     value: Any
 
 
-#: The state after a call, or None where this call cannot have had its result in this state.
+#: Returns the state after a call, or None if the call cannot have had its result in this state.
 Step = Callable[[Any, Call], Optional[Hashable]]
 
 
 class NotLinearizable(AssertionError):
-    """No order explains the history; the text shows where the longest attempt ended."""
+    """No order explains the history. The text shows where the longest attempt ended."""
 
 
 def linearize(history: Sequence[Call], step: Step, reads: Sequence[str], state: Hashable) -> Any:
-    """The state after all calls in an order that explains them. Raises NotLinearizable.
+    """Return the state after all calls, in an order that explains them. Raises NotLinearizable.
 
-    ``reads`` are the operations that change nothing in any state; no call that
-    failed does either. Such a call may be taken as soon as it fits: whatever
-    order is possible without it is possible after it. So the search branches
-    only where calls that overlap may have changed something.
+    ``reads`` are the operations that never change the state. A call that failed
+    does not change it either. The search can take such a call as soon as it
+    fits: every order that is possible without the call is possible after it.
+    The search therefore branches only where overlapping calls may have changed
+    something.
     """
     calls = sorted(history)
     explained, stuck, last = -1, [], state
     seen: Set[Tuple[int, int, Hashable]] = set()
-    # Each entry: calls below ``low`` are done, and those whose bit is set in ``done`` (bit 0 is ``low``).
+    # In each entry, all calls below ``low`` are done, and so are those whose bit is set in ``done`` (bit 0 is ``low``).
     stack: List[Tuple[int, int, Any]] = [(0, 0, state)]
     while stack:
         low, done, state = stack.pop()
@@ -71,7 +72,7 @@ def linearize(history: Sequence[Call], step: Step, reads: Sequence[str], state: 
         if (low, done, state) in seen:
             continue
         seen.add((low, done, state))
-        # What returned first is tried first: it most probably happened first.
+        # The call that returned first is tried first, because it most probably happened first.
         for number in sorted(candidates, key=lambda number: -calls[number].returned):
             after = step(state, calls[number])
             if after is not None:
@@ -81,7 +82,7 @@ def linearize(history: Sequence[Call], step: Step, reads: Sequence[str], state: 
 
 
 def _candidates(calls: Sequence[Call], low: int, done: int) -> List[int]:
-    """The calls that may come next: not done, and called before any that is not done returned."""
+    """Return the calls that may come next: they are not done, and no other such call returned before they began."""
     found = []
     bound = calls[low].returned
     for number in range(low, len(calls)):

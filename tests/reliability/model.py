@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The snapshotter as a sequential model: what each operation answers in each state, and what it changes.
+"""A sequential model of the snapshotter: the answer of each operation in each state, and the change that it makes.
 
-A state is a set of ``Entry``; ``step`` is the ``Step`` of linearizability.py.
+A state is a set of ``Entry``. ``step`` is a ``Step`` of linearizability.py.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, T
 
 from ansible_collections.wcow.snapshotter.tests.reliability.linearizability import Call
 
-#: What a scratch disk has unless somebody grows it (the emulated store's template).
+#: The size of a scratch disk that was not grown (the template of the emulated store).
 TEMPLATE_SIZE = 20 * 1024**3
 
 
 class Entry(NamedTuple):
-    """One snapshot. ``mark`` is its only label, ``size`` of its disk or 0, ``id`` 0 for views (nobody says theirs)."""
+    """One snapshot. ``mark`` is its only label. ``size`` is that of its disk, or 0. ``id`` is 0 for a view."""
 
     name: str
     kind: str
@@ -31,20 +31,20 @@ class Entry(NamedTuple):
 State = FrozenSet[Entry]
 EMPTY: State = frozenset()
 
-#: Operations that hold the lock of the snapshots that they name while they work on the files.
+#: These operations lock the snapshots that they name while they work on the files.
 LOCKING = ("commit", "remove", "grow", "mount", "unmount")
 
-#: Operations that change nothing.
+#: These operations never change the state.
 READS = ("stat", "walk", "usage", "scratch", "mounts")
 
 
 def names_in(call: Call) -> Tuple[str, ...]:
-    """The snapshots that a call works on; of a commit, the one before and the one after."""
+    """Return the snapshots that a call works on. For a commit, these are the key and the name."""
     return call.arguments[:2] if call.operation == "commit" else call.arguments[:1]
 
 
 def unexcused(history: List[Call]) -> List[Call]:
-    """The calls that were refused as ``unavailable`` while no other call could have held the snapshot."""
+    """Return the calls that failed with ``unavailable`` although no other call could have locked the snapshot."""
     holders = [call for call in history if call.operation in LOCKING]
     return [
         call
@@ -63,7 +63,7 @@ def unexcused(history: List[Call]) -> List[Call]:
 def step(state: State, call: Call) -> Optional[State]:
     entries = {entry.name: entry for entry in state}
     if call.code == "unavailable":
-        # ``unexcused`` looks at the others; here only: the snapshot is there to be held.
+        # ``unexcused`` checks the other calls. Here it only matters that the snapshot exists and can be locked.
         busy = call.operation in (*LOCKING, "update") and names_in(call)[-1] in entries
         return state if busy else None
     expected, change = _OPERATIONS[call.operation](entries, call)
@@ -74,7 +74,7 @@ def step(state: State, call: Call) -> Optional[State]:
     return change(state) if expected == "ok" else state
 
 
-#: The code that is right in this state, and what happens to the state if that is "ok": a change, or nothing.
+#: The right code in this state, and the change of the state if that code is "ok". None means that nothing changes.
 Answer = Tuple[str, Optional[Callable[[State], Optional[State]]]]
 Entries = Dict[str, Entry]
 
@@ -86,7 +86,7 @@ def _replace(old: Optional[Entry], new: Optional[Entry]) -> Callable[[State], St
 
 
 def _says(right: bool) -> Answer:
-    """A reading that succeeded: its value was right, or this is not the state in which it happened."""
+    """Answer a read that succeeded. If its value was wrong, the read did not happen in this state."""
     return ("ok", None) if right else ("another value", None)
 
 
@@ -99,7 +99,7 @@ def _chain(entries: Entries, parent: str) -> List[int]:
 
 
 def _sources(entries: Entries, entry: Entry) -> List[int]:
-    """The layer ids that the mounts of a snapshot name: the source, then the parents."""
+    """Return the layer ids in the mounts of a snapshot: the id of the source, then the ids of the parents."""
     chain = _chain(entries, entry.parent)
     return chain if entry.kind == "view" and chain else [entry.id, *chain]
 
@@ -189,7 +189,7 @@ def _usage(entries: Entries, call: Call) -> Answer:
     entry = entries.get(call.arguments[0])
     if entry is None:
         return "not_found", None
-    # What has a disk has a size; how much is not the model's matter.
+    # A snapshot with a disk has a usage above 0. The model does not know the exact value.
     return _says(call.code == "ok" and (call.value > 0 or not entry.size))
 
 
@@ -215,7 +215,7 @@ def _grow(entries: Entries, call: Call) -> Answer:
     entry = entries.get(key)
     if entry is None:
         return "not_found", None
-    if not (entry.kind == "active" and entry.size):
+    if not (entry.kind == "active" and entry.size) or entry.mounted:
         return "failed_precondition", None
     grown = entry._replace(size=max(size, entry.size))
     if call.code == "ok" and call.value != grown.size:

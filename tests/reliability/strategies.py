@@ -1,10 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an enemy sends: requests, filters, labels, sizes, layer tars, disks and databases.
+"""Hypothesis strategies for hostile input: requests, filters, labels, sizes, layer tars, disks and databases.
 
-Most of what is made here is right but for one or two places, since what is
-wrong everywhere is refused at the first check and says nothing of the others.
+Most generated values are valid except in one or two places. A value that is
+wrong everywhere fails at the first check and does not test the other checks.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import struct
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.dispatch import OPERATIONS
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar, vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import pax as paxformat
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx.checksum import with_checksum
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.request import OPERATIONS
 from hypothesis import strategies as st
 
 # -- text --------------------------------------------------------------------
 
-#: Characters with a meaning somewhere on the way: to JSON, SQL, NTFS, POSIX, Go or a terminal.
+#: Characters with a special meaning in JSON, SQL, NTFS, POSIX, Go or a terminal.
 _CHARACTERS = st.one_of(
     st.sampled_from(
         "\0\n\t /\\:*?\"'<>|.,-_=~!%$;()[]{}\x1b\x7f\u0130\u0131\u00df\u017f\u212a\ufeff\ufffd\u202e\u2028"
@@ -33,7 +35,7 @@ WILD_TEXT = st.one_of(
     st.text(_CHARACTERS, max_size=12),
     st.sampled_from(["", ".", "..", "../../outside/kept", "a" * 300, "a" * 5000, "../" * 200, "CON", "NUL.txt", "a:b"]),
 )
-#: Few enough that operations meet what others made.
+#: The list is short, so that operations often use the snapshots that earlier operations made.
 KEYS = st.sampled_from(["one", "two", "extract-1 three", "base", "../up", "a\0b", "\u00e4/\U0001f600"])
 
 _NUMBERS = st.one_of(
@@ -43,7 +45,7 @@ _NUMBERS = st.one_of(
 
 
 def edited(text: st.SearchStrategy[bytes], most: int = 3) -> st.SearchStrategy[bytes]:
-    """Bytes with bits turned over, pieces cut out, doubled or exchanged for others."""
+    """Return bytes with flipped bits, and with pieces that are cut out, doubled or replaced."""
     edit = st.tuples(
         st.sampled_from(["flip", "cut", "double", "insert", "end"]),
         st.integers(0, 1 << 20),
@@ -55,17 +57,17 @@ def edited(text: st.SearchStrategy[bytes], most: int = 3) -> st.SearchStrategy[b
 
 def _edit(data: bytes, edits: List[Tuple[str, int, int, bytes]]) -> bytes:
     for how, where, length, new in edits:
-        place = where % (len(data) + 1)
-        if how == "flip" and place < len(data):
-            data = data[:place] + bytes([data[place] ^ 1 << length % 8]) + data[place + 1 :]
+        offset = where % (len(data) + 1)
+        if how == "flip" and offset < len(data):
+            data = data[:offset] + bytes([data[offset] ^ 1 << length % 8]) + data[offset + 1 :]
         elif how == "cut":
-            data = data[:place] + data[place + length :]
+            data = data[:offset] + data[offset + length :]
         elif how == "double":
-            data = data[: place + length] + data[place:]
+            data = data[: offset + length] + data[offset:]
         elif how == "insert":
-            data = data[:place] + new + data[place:]
+            data = data[:offset] + new + data[offset:]
         elif how == "end":
-            data = data[:place]
+            data = data[:offset]
     return data
 
 
@@ -115,7 +117,7 @@ _FILTER_TEXTS = st.sampled_from(
     ["", "kind==active", "name~=^o", "labels.a", 'name~="(a+)+$"', "kind=", "\ud800", "name~=("]
 )
 
-#: By type of argument, as the table of operations names them. Paths are put in by ``requests``.
+#: Strategies by type of argument, as in the table of operations. ``requests`` adds the paths.
 _ARGUMENTS: Dict[str, st.SearchStrategy[Any]] = {
     "text": KEYS,
     "flag": st.booleans(),
@@ -137,7 +139,7 @@ _ARGUMENTS["snapshots"] = st.lists(
 
 
 def requests(inside: str) -> st.SearchStrategy[bytes]:
-    """Requests whose root and other paths lie in the directory ``inside``, or are no paths at all."""
+    """Return requests whose root and other paths are in the directory ``inside``, or are not paths at all."""
     paths = st.one_of(
         st.sampled_from(
             ["place", "place/below", "file", "root/snapshots/1", "root", "absent/x", "pla\\ce", "x" * 300]
@@ -205,21 +207,21 @@ def _json(value: Any) -> bytes:
 
 
 def _put(request: Any, way: List[int], value: Any) -> Any:
-    """Exchange what is found by going ``way`` down into a request, or add a key there."""
-    place = request
+    """Replace the value that the steps in ``way`` lead to in a request, or add a key there."""
+    holder = request
     for step in way:
-        keys = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+        keys = sorted(holder) if isinstance(holder, dict) else list(range(len(holder)))
         if not keys:
             break
         key = keys[step % len(keys)]
-        if not isinstance(place[key], (dict, list)) or step == way[-1]:
-            place[key] = value
+        if not isinstance(holder[key], (dict, list)) or step == way[-1]:
+            holder[key] = value
             return request
-        place = place[key]
-    if isinstance(place, dict):
-        place["extra"] = value
+        holder = holder[key]
+    if isinstance(holder, dict):
+        holder["extra"] = value
     else:
-        place.append(value)
+        holder.append(value)
     return request
 
 
@@ -245,7 +247,7 @@ _BAD_JSON = [
 
 
 class Condition(NamedTuple):
-    """A selector that a filter text was written from."""
+    """A selector from which a filter text was written."""
 
     fieldpath: Tuple[str, ...]
     operator: str
@@ -271,7 +273,7 @@ CONDITIONS = st.lists(
 
 
 def quoted(text: str) -> str:
-    """A text as a quoted literal, with every escape that the language has."""
+    """Return a text as a quoted literal that uses every escape of the language."""
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\a": "\\a"}
     return (
         '"' + "".join(escapes.get(char, char if char.isprintable() else f"\\U{ord(char):08x}") for char in text) + '"'
@@ -279,7 +281,7 @@ def quoted(text: str) -> str:
 
 
 def filter_text(conditions: List[Condition], space: str) -> str:
-    """A filter that says these conditions, ``space`` wherever white space is legal."""
+    """Return a filter with these conditions, and with ``space`` wherever white space is legal."""
     parts = []
     for fieldpath, operator, value in conditions:
         fields = ".".join(
@@ -528,7 +530,7 @@ _PAX_VALUES = st.one_of(
 
 
 class _Lie(NamedTuple):
-    """What is wrong with a header block: a field's offset, length and bytes, and whether the checksum agrees."""
+    """A wrong field in a header block: its offset, length and bytes, and whether the checksum matches them."""
 
     offset: int
     length: int
@@ -568,8 +570,14 @@ def _entry(name: str, kind: str, link: str, pax: Dict[str, str], content: bytes,
     data = content if kind in "0\x007xgLK" else b""
     if kind in "LK" and not data:
         data = name.encode("utf-8", "replace") + b"\0"
-    blocks = layertar._blocks(
-        name, kind if kind.isascii() else "0", len(data) + said if data else 0, 0o644, 1_600_000_000, link, pax
+    blocks = paxformat.header(
+        name,
+        kind if kind.isascii() else "0",
+        size=len(data) + said if data else 0,
+        mode=0o644,
+        mtime_ns=1_600_000_000 * 10**9,
+        link=link,
+        pax=pax,
     )
     if kind == "\xff" or lie:
         blocks, block = blocks[:-512], bytearray(blocks[-512:])
@@ -625,15 +633,23 @@ _GOOD_ENTRIES = st.sampled_from(
 _ENDS = st.sampled_from(
     [layertar.END_MARK] * 6 + [b"", bytes(512), bytes(512) + b"x" * 512, layertar.END_MARK + b"more", bytes(511)]
 )
+#: Windows requires an entry for each directory, ahead of what is in it.
+_DIRECTORIES = b"".join(
+    layertar.header(name, layertar.DIRECTORY)
+    for name in ("Files", "Files/dir", "UtilityVM", "UtilityVM/Files", "UtilityVM/Files/dir")
+)
 PLAIN_TARS = st.builds(
-    lambda entries, end: b"".join(entries) + end,
+    lambda start, entries, end: b"".join([start, *entries, end]),
+    st.sampled_from([_DIRECTORIES, _DIRECTORIES, _DIRECTORIES, b""]),
     st.lists(st.one_of(_GOOD_ENTRIES, _ENTRIES), min_size=1, max_size=6),
     _ENDS,
 )
-#: One entry below so many directories that their paths, each kept by itself, would take half a gigabyte.
+#: One entry below 16,000 nested directories. Their paths would take half a gigabyte if each were stored separately.
 DEEP_TAR = layertar.header("Files/" + "d/" * 16000 + "x", layertar.FILE) + layertar.END_MARK
-#: A directory that nothing can export again: its name would be read as a deletion.
-BELOW_WHITEOUT_TAR = _entry("UtilityVM/Files/dir/.wh..wh..opq/a", "0", "", {}, b"a", False, 0) + layertar.END_MARK
+#: This directory could not be exported again, because its name would be read as a deletion.
+BELOW_WHITEOUT_TAR = (
+    _DIRECTORIES + _entry("UtilityVM/Files/dir/.wh..wh..opq/a", "0", "", {}, b"a", False, 0) + layertar.END_MARK
+)
 LAYER_FILES = st.one_of(
     PLAIN_TARS,
     edited(PLAIN_TARS, 2),
@@ -650,7 +666,7 @@ _LOG, _METADATA, _BAT = _MIB, 2 * _MIB, 3 * _MIB
 
 
 def _disk_fields() -> List[Tuple[int, int]]:
-    """Offset and length of the fields of a file that ``vhdx.create`` made, with a log entry ([MS-VHDX] 2.2 to 2.6)."""
+    """Return offset and length of the fields in a file from ``vhdx.create`` with a log entry ([MS-VHDX] 2.2 to 2.6)."""
     fields = [(0, 8)]
     for header in _HEADERS:
         fields += [
@@ -683,7 +699,7 @@ def _disk_fields() -> List[Tuple[int, int]]:
     return fields
 
 
-#: The structures that end in a checksum of their own, by offset, with their length.
+#: The lengths of the structures that have their own checksum, by offset.
 _SUMMED = {**dict.fromkeys(_HEADERS, 4 * _KIB), **dict.fromkeys(_TABLES, 64 * _KIB), _LOG: 8 * _KIB}
 
 _DISK_VALUES = st.one_of(
@@ -734,8 +750,8 @@ DISK_EDITS = st.tuples(
 
 
 def edit_disk(image: bytes, edits: Any) -> bytes:
-    """A disk file with fields overwritten (or, to a flag, one bit of each turned over), checksums mended, and cut."""
-    changes, mend, length = edits
+    """Overwrite fields of a disk file or flip a bit in each, repair checksums if the edits say so, and cut the file."""
+    changes, correct, length = edits
     data = bytearray(image)
     for (offset, size), value, flip in changes:
         if flip:
@@ -744,16 +760,16 @@ def edit_disk(image: bytes, edits: Any) -> bytes:
             data[offset : offset + size] = (
                 struct.pack("<QQ", value, value)[:size] if size > 8 else struct.pack("<Q", value)[:size]
             )
-    if mend:
+    if correct:
         for offset, size in _SUMMED.items():
-            if any(offset <= place < offset + size for (place, _size), _value, _flip in changes):
-                data[offset : offset + size] = vhdx._with_checksum(bytes(data[offset : offset + size]))
+            if any(offset <= start < offset + size for (start, _size), _value, _flip in changes):
+                data[offset : offset + size] = with_checksum(bytes(data[offset : offset + size]))
     return bytes(data) if length is None else bytes(data[:length].ljust(length, b"\0"))
 
 
 # -- metadata ----------------------------------------------------------------
 
-#: What one may do to the files of a database: bits turned over or bytes overwritten, or the file cut.
+#: Edits of a database file: a bit is flipped, bytes are overwritten, or the file is cut.
 DATABASE_EDITS = st.lists(
     st.tuples(
         st.sampled_from(["flip", "flip", "flip", "fill", "cut"]),
@@ -766,22 +782,22 @@ DATABASE_EDITS = st.lists(
 
 
 def edit_database(data: bytes, edits: List[Tuple[str, int, int]]) -> bytes:
-    """A database file, or its log, with ``DATABASE_EDITS`` made."""
+    """Return a database file, or its log, after ``DATABASE_EDITS``."""
     changed = bytearray(data)
     for how, where, value in edits:
         if not changed:
             break
-        place = where % len(changed)
+        offset = where % len(changed)
         if how == "flip":
-            changed[place] ^= 1 << value % 8
+            changed[offset] ^= 1 << value % 8
         elif how == "fill":
-            changed[place : place + 8] = bytes([value]) * len(changed[place : place + 8])
+            changed[offset : offset + 8] = bytes([value]) * len(changed[offset : offset + 8])
         else:
-            del changed[place:]
+            del changed[offset:]
     return bytes(changed)
 
 
-#: Statements that make rows no version of ours writes, in a database that SQLite finds in order.
+#: These statements make rows that no version of the collection writes. SQLite still finds the database intact.
 BAD_ROWS = st.sampled_from(
     [
         "UPDATE snapshots SET labels = '{'",
@@ -790,7 +806,7 @@ BAD_ROWS = st.sampled_from(
         "UPDATE snapshots SET labels = x'ff'",
         "UPDATE snapshots SET created = x'00ff'",
         "UPDATE snapshots SET updated = 5",
-        "UPDATE snapshots SET parent = 'nobody'",
+        "UPDATE snapshots SET parent = 'missing'",
         "UPDATE snapshots SET parent = name",
         "UPDATE snapshots SET parent = x'6261'",
         "UPDATE snapshots SET name = CAST(x'ff' || CAST(name AS BLOB) AS TEXT) WHERE kind = 'view'",

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many processes on one store: every answer is one that a single process could have had, and nobody waits for ever.
+"""Many processes use one store: each answer is possible for a single process too, and each wait ends.
 
-``WCOW_SEED`` repeats the random choices of a run (their timing nobody can repeat).
+``WCOW_SEED`` repeats the random choices of a run, but not their timing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch, metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import SnapshotterError, Unavailable
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import windows_attachment
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.windows import attachment
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.lock import FileLock
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import METADATA_FILE, Snapshotter
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import errors as metastore_errors
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
+from ansible_collections.wcow.snapshotter.tests.builders.stores import add_committed, open_store
 from ansible_collections.wcow.snapshotter.tests.reliability import model
 from ansible_collections.wcow.snapshotter.tests.reliability.linearizability import Call, NotLinearizable, linearize
 
@@ -38,17 +41,16 @@ PROCESSES = 8
 CALLS = 10_000
 GIB = 1024**3
 
-# Under fork a process is there at once, with the core imported. None is forked while a store is open.
+# A forked process starts at once, with the core imported. No process forks while a store is open.
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
 def root(tmp_path: Any) -> str:
-    """A store with a committed ``base``, which nobody has open."""
+    """Return the root of a store with a committed ``base``. The store is not open."""
     path = str(tmp_path / "root")
-    store = Snapshotter(path, EmulatedLayers())
-    store.prepare("b")
-    store.commit("base", "b")
+    store = open_store(path)
+    add_committed(store, "base")
     store.close()
     return path
 
@@ -61,7 +63,7 @@ def store(root: str) -> Iterator[Snapshotter]:
 
 
 def _at_once(work: Callable[..., Any], arguments: List[Tuple[Any, ...]], timeout: float = 60) -> List[Any]:
-    """The results of ``work`` with each of ``arguments``, each in a process of its own, all started together."""
+    """Return the results of ``work`` for each of ``arguments``. Each runs in its own process; all start together."""
     gate = FORK.Barrier(len(arguments))
     pipes = [FORK.Pipe(duplex=False) for _ in arguments]
 
@@ -89,14 +91,14 @@ def _at_once(work: Callable[..., Any], arguments: List[Tuple[Any, ...]], timeout
 
 
 def _ask(root: str, operation: str, **arguments: Any) -> Dict[str, Any]:
-    """One operation through the door, as a task does it."""
+    """Run one operation through the door, as a task does."""
     request = {
         "protocol": 1,
         "root": root,
         "layers": "emulated",
         "operations": [{"operation": operation, "arguments": arguments}],
     }
-    (result,) = dispatch.handle(json.dumps(request).encode())["results"]
+    (result,) = door.handle(json.dumps(request).encode())["results"]
     return result
 
 
@@ -149,13 +151,13 @@ def test_a_history_that_no_order_explains_is_refused(history: List[Call]) -> Non
         linearize(history, _register, ["read"], 0)
 
 
-def test_a_write_of_the_value_that_is_there_may_still_have_happened_later() -> None:
+def test_a_write_of_the_present_value_may_have_happened_later() -> None:
     history = _calls((0, 1, "write", 1), (2, 9, "write", 1), (3, 4, "write", 2), (10, 11, "read", 1))
 
     assert linearize(history, _register, ["read"], 0) == 1
 
 
-def test_a_name_that_two_processes_got_is_no_history_of_a_store() -> None:
+def test_a_name_given_to_two_processes_is_not_a_history_of_a_store() -> None:
     twice = [Call(0, 5, process, "prepare", ("k", "", "m"), "ok", [process + 1]) for process in range(2)]
 
     with pytest.raises(NotLinearizable):
@@ -219,13 +221,13 @@ def _seen(info: Any) -> Tuple[Any, ...]:
 
 
 def _layers_in(mounts: Any) -> List[int]:
-    """The ids in the one mount: the source's, then those of the parents."""
+    """Return the ids in the one mount: the id of the source, then the ids of the parents."""
     (mount,) = mounts
     return [int(number) for number in re.findall(r"snapshots[\\/]+(\d+)", " ".join([mount.source, *mount.options]))]
 
 
 def _perform(store: Snapshotter, mounts: str, operation: str, arguments: Tuple[Any, ...]) -> Any:
-    """Run one operation of the model on the store; what it returned, as the model has it."""
+    """Run one operation of the model on the store. Return its result in the form of the model."""
     key = arguments[0]
     if operation in ("prepare", "view"):
         return _layers_in(getattr(store, operation)(key, arguments[1], {"mark": arguments[2]}))
@@ -257,7 +259,7 @@ def _perform(store: Snapshotter, mounts: str, operation: str, arguments: Tuple[A
 
 
 def _work(root: str, mounts: str, process: int, seed: int, count: int) -> Tuple[List[Call], List[str]]:
-    """``count`` random operations; what they answered, and all warnings. Now and then the store is opened anew."""
+    """Run ``count`` random operations. Return the history and all warnings. Sometimes close and reopen the store."""
     choice = random.Random(f"{seed}.{process}")
     store = Snapshotter(root, EmulatedLayers())
     warnings: List[str] = []
@@ -269,7 +271,7 @@ def _work(root: str, mounts: str, process: int, seed: int, count: int) -> Tuple[
             code, value = "ok", _perform(store, mounts, operation, arguments)
         except SnapshotterError as error:
             code, value = error.code, error.message
-        except Exception as error:  # noqa: BLE001 - whatever comes out is part of the history
+        except Exception as error:  # noqa: BLE001 - any error is part of the history
             code, value = "crash", repr(error)
         history.append(Call(called, time.monotonic_ns(), process, operation, arguments, code, value))
         if choice.random() < 0.05:
@@ -298,7 +300,7 @@ def test_random_operations_of_many_processes_are_linearizable(tmp_path: Any, see
 
     history = [call for calls, _warnings in results for call in calls]
     store = Snapshotter(root, EmulatedLayers())
-    # The last call of the history: nothing that was acknowledged is gone.
+    # The last call of the history shows that no acknowledged change was lost.
     end = time.monotonic_ns()
     history.append(Call(end, end, PROCESSES, "walk", ("",), "ok", [_seen(info) for info in store.walk()]))
     assert [call for call in history if call.code == "crash"] == []
@@ -316,14 +318,14 @@ def test_random_operations_of_many_processes_are_linearizable(tmp_path: Any, see
     for call in history:
         succeeded[call.operation] += call.code == "ok"
     print(f"succeeded: {succeeded}; unavailable: {sum(call.code == 'unavailable' for call in history)}")
-    assert min(succeeded.values()) > CALLS // 500, "the choices are such that an operation hardly ever succeeds"
+    assert min(succeeded.values()) > CALLS // 500, "with these choices an operation almost never succeeds"
     made = [call.value[0] for call in history if call.operation == "prepare" and call.code == "ok"]
     assert len(set(made)) == len(made), "an id was given out twice"
     figures(concurrent_operations=len(history), losses=0)
 
 
 def _check_invariants(root: str) -> None:
-    """What is true of any store that nobody works on."""
+    """Check the properties that every idle store has."""
     connection = sqlite3.connect(os.path.join(root, METADATA_FILE))
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -336,16 +338,17 @@ def _check_invariants(root: str) -> None:
     locks = os.path.join(root, "locks")
     for name in os.listdir(locks):
         with FileLock(os.path.join(locks, name)) as lock:
-            assert lock.acquire(), f"{name} is locked still"
+            assert lock.acquire(), f"{name} is still locked"
 
 
 # -- long commits --------------------------------------------------------------
 
 
 class SlowLayers(EmulatedLayers):
-    """Its conversions say when they begin, and then take their time."""
+    """Layers whose conversions create a file when they begin, and then sleep."""
 
     def __init__(self, started: str, seconds: float) -> None:
+        super().__init__()
         self._started = started
         self._seconds = seconds
 
@@ -357,7 +360,7 @@ class SlowLayers(EmulatedLayers):
 
 @pytest.fixture
 def converting(root: str, tmp_path: Any) -> Iterator[Callable[[float], Any]]:
-    """``converting(seconds)``: a process that commits ``key`` as ``name``, its conversion just begun."""
+    """Return ``converting(seconds)``: it starts a process that commits ``key``, and waits for the conversion."""
     started = str(tmp_path / "started")
     workers = []
 
@@ -373,6 +376,7 @@ def converting(root: str, tmp_path: Any) -> Iterator[Callable[[float], Any]]:
         worker.start()
         deadline = time.monotonic() + 20
         while not os.path.exists(started):
+            assert worker.is_alive(), "the process ended before its conversion began"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return worker
@@ -384,7 +388,7 @@ def converting(root: str, tmp_path: Any) -> Iterator[Callable[[float], Any]]:
 
 
 def _prepare_times(store: Snapshotter, name: str) -> List[float]:
-    """How long each of ten prepares took, seconds."""
+    """Return the durations of ten prepares in seconds."""
     times = []
     for number in range(10):
         begin = time.monotonic()
@@ -397,7 +401,7 @@ def test_a_long_commit_blocks_no_other_key(root: str, converting: Any, figures: 
     committer = converting(5.0)
     store = Snapshotter(root, EmulatedLayers())
 
-    # A machine that is busy with something else gets as many tries as the conversion leaves time for.
+    # On a busy machine, try again while the conversion lasts.
     times: List[float] = []
     for batch in itertools.count():
         times = _prepare_times(store, f"batch{batch}.")
@@ -411,7 +415,7 @@ def test_a_long_commit_blocks_no_other_key(root: str, converting: Any, figures: 
     figures(concurrent_operations=len(times) + 1, losses=0)
 
 
-def test_who_wants_what_is_being_committed_hears_who_commits_it(root: str, converting: Any) -> None:
+def test_an_operation_on_a_key_that_is_being_committed_names_the_committer(root: str, converting: Any) -> None:
     committer = converting(30.0)
     store = Snapshotter(root, EmulatedLayers())
 
@@ -453,11 +457,11 @@ def test_a_committer_that_died_is_taken_over(root: str, converting: Any, operati
         store.mount("key", root + "-mount")
         store.unmount(root + "-mount")
     else:
-        store.prepare("name", "base")  # the name that the dead one was about to give
+        store.prepare("name", "base")  # the name that the dead process was about to use
     assert store.warnings == []
     store.close()
     if operation == "prepare":
-        # Nobody has touched the key yet; whoever does clears the mark.
+        # No operation has used the key yet; the next one clears the lock owner.
         assert _ask(root, "remove", key="key")["ok"]
     _check_invariants(root)
     figures(kills=1, losses=0)
@@ -531,7 +535,7 @@ def test_a_snapshot_removed_at_once_by_many_is_removed_once(root: str, figures: 
 
 
 def _rerun(root: str, results: List[Dict[str, Any]], *tasks: Tuple[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Run those of the tasks again that were told to try later; the results of all."""
+    """Run the tasks that got "unavailable" again. Return the results of all tasks."""
     assert set(_errors(results)) <= {"unavailable"}
     return [
         result if result["ok"] else _ask(root, operation, **arguments)
@@ -581,6 +585,9 @@ def test_a_mount_wanted_at_once_by_many_is_made_once(root: str, state: str, figu
 def test_a_layer_imported_at_once_by_many_is_there_once(root: str, tmp_path: Any, staged: bool, figures: Any) -> None:
     source: Any = str(tmp_path / "layer.tar")
     with tarfile.open(source, "w") as tar:
+        directory = tarfile.TarInfo("Files")
+        directory.type = tarfile.DIRTYPE
+        tar.addfile(directory)
         tar.addfile(tarfile.TarInfo("Files/one.txt"))
     if staged:
         with open(source, "rb") as file:
@@ -599,14 +606,14 @@ def test_a_layer_imported_at_once_by_many_is_there_once(root: str, tmp_path: Any
     figures(concurrent_operations=PROCESSES, losses=0)
 
 
-# -- waiting has an end --------------------------------------------------------
+# -- every wait ends ------------------------------------------------------------
 
 
 def test_metadata_that_is_locked_for_too_long_is_unavailable(
     root: str, store: Snapshotter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.close()
-    monkeypatch.setattr(metastore, "BUSY_TIMEOUT", 0.5)
+    monkeypatch.setattr(metastore_errors, "BUSY_TIMEOUT", 0.5)
     other = sqlite3.connect(os.path.join(root, METADATA_FILE), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     busy = Snapshotter(root, EmulatedLayers())
@@ -617,8 +624,8 @@ def test_metadata_that_is_locked_for_too_long_is_unavailable(
             change()
         assert 0.5 <= time.monotonic() - begin < 5
     busy.close()
-    # Whoever only reads waits for nobody, however long the wait might be.
-    monkeypatch.setattr(metastore, "BUSY_TIMEOUT", 60.0)
+    # A reader does not wait for a writer.
+    monkeypatch.setattr(metastore_errors, "BUSY_TIMEOUT", 60.0)
     busy = Snapshotter(root, EmulatedLayers())
     begin = time.monotonic()
     assert [info.name for info in busy.walk()] == ["base"]
@@ -630,11 +637,11 @@ def test_metadata_that_is_locked_for_too_long_is_unavailable(
     _check_invariants(root)
 
 
-def test_a_turn_that_is_held_for_too_long_is_unavailable(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metastore, "BUSY_TIMEOUT", 0.5)
+def test_a_write_queue_that_is_held_for_too_long_is_unavailable(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metastore_errors, "BUSY_TIMEOUT", 0.5)
     store = Snapshotter(root, EmulatedLayers())
-    with FileLock(os.path.join(root, METADATA_FILE + "-turn")) as turn:
-        assert turn.acquire()
+    with FileLock(os.path.join(root, METADATA_FILE + "-turn")) as queue:
+        assert queue.acquire()
         begin = time.monotonic()
         with pytest.raises(Unavailable, match="have kept the metadata locked"):
             store.prepare("k", "base")
@@ -666,22 +673,22 @@ def test_layers_of_all_stores_of_a_host_are_prepared_one_at_a_time(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROGRAMW6432", str(tmp_path))
-    monkeypatch.setattr(windows_attachment, "_LOCK_SECONDS", 0.3)
-    with windows_attachment._preparing():
+    monkeypatch.setattr(attachment, "_LOCK_SECONDS", 0.3)
+    with attachment._lock_prepare():
         begin = time.monotonic()
         with (
             pytest.raises(Unavailable, match="prepare-layer has been held for 0.3 seconds"),
-            windows_attachment._preparing(),
+            attachment._lock_prepare(),
         ):
             pass
         assert 0.3 <= time.monotonic() - begin < 5
-    with windows_attachment._preparing():
+    with attachment._lock_prepare():
         pass
     assert stat.S_IMODE(os.stat(tmp_path / "wcow" / "locks").st_mode) == 0o700
 
 
 def _write_again_and_again(root: str, process: int, seconds: float) -> List[float]:
-    """Prepare snapshots without a pause; how long each took."""
+    """Prepare snapshots without a pause. Return their durations in seconds."""
     store = Snapshotter(root, EmulatedLayers())
     times = []
     end = time.monotonic() + seconds
@@ -694,7 +701,7 @@ def _write_again_and_again(root: str, process: int, seconds: float) -> List[floa
 
 
 def test_no_writer_keeps_the_others_out(root: str, figures: Any) -> None:
-    # A writer that starves gives up after 30 s; here nobody may come near that.
+    # A starved writer gives up after 30 s. No writer in this test may come near that limit.
     waits = _at_once(_write_again_and_again, [(root, process, 4.0) for process in range(PROCESSES)])
 
     counts = [len(times) for times in waits]

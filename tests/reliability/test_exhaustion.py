@@ -1,13 +1,13 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host that runs out of something: space, names on the volume, file handles, its turn, time that goes forward.
+"""A node runs out of a resource: space, inodes, file handles, its place in the write queue, or a steady clock.
 
-Each test of a full volume runs in a child process that has a tmpfs of its own
-in name spaces of its own, so that no rights are needed. Space is left in
-steps over the whole range in which it makes a difference. Whatever the step:
-the error is clear, everything is as it was, and with more space the same
-request succeeds.
+Each test of a full volume runs in a child process that has its own tmpfs in
+its own namespaces, so the test needs no special rights. The tests leave
+different amounts of space, in steps over the whole range that matters. At
+each step the error must be clear and the state must be as before. With more
+space, the same request must succeed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import re
 import resource
 import shutil
 import signal
-import sqlite3
 import stat
 import struct
 import subprocess
@@ -34,15 +33,19 @@ import traceback
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import (
-    dispatch,
+    door,
     errors,
     labels,
-    metastore,
     model,
     snapshotter,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar, vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy, emulated, filetree
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy, filetree
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import mounts
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import store as emulated
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import errors as metastore_errors
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
+from ansible_collections.wcow.snapshotter.tests.builders.layer_tars import layer_tar, with_directories
 
 pytestmark = pytest.mark.posix
 
@@ -60,14 +63,14 @@ _CHILD_SECONDS = 100
 
 
 def in_child(function, *arguments):
-    """What ``function`` returns in a child process; its failure is this test's."""
+    """Run ``function`` in a child process and return its result. If it fails, this test fails."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         signal.alarm(_CHILD_SECONDS)
         try:
             outcome = (True, function(*arguments))
-        except BaseException as error:  # noqa: BLE001 - the parent has to hear of it
+        except BaseException as error:  # noqa: BLE001 - the parent reports every failure
             outcome = (isinstance(error, _NoRights), traceback.format_exc())
         with open(writer, "wb", closefd=False) as pipe:
             pickle.dump(outcome, pipe)
@@ -87,15 +90,15 @@ def in_child(function, *arguments):
 
 
 class _NoRights(Exception):
-    """Neither name spaces of an own user nor root."""
+    """The process is not root and cannot create its own user namespace."""
 
 
 def _libc():
     return ctypes.CDLL(None, use_errno=True)
 
 
-def mount_volume(place, options):
-    """Mount a tmpfs at ``place``, for this process only, which must have a single thread."""
+def mount_volume(directory, options):
+    """Mount a tmpfs at ``directory`` for this process only. The process must have a single thread."""
     user, group = os.geteuid(), os.getegid()
     if _libc().unshare(_CLONE_NEWUSER | _CLONE_NEWNS) == 0:
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
@@ -104,35 +107,32 @@ def mount_volume(place, options):
     elif user or _libc().unshare(_CLONE_NEWNS):
         raise _NoRights
     _libc().mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    os.makedirs(place, exist_ok=True)
-    if _libc().mount(b"none", os.fsencode(place), b"tmpfs", 0, options.encode("ascii")):
-        raise OSError(ctypes.get_errno(), f"mount of a tmpfs at {place}")
+    os.makedirs(directory, exist_ok=True)
+    if _libc().mount(b"none", os.fsencode(directory), b"tmpfs", 0, options.encode("ascii")):
+        raise OSError(ctypes.get_errno(), f"mount of a tmpfs at {directory}")
 
 
-def remount(place, flags):
-    if _libc().mount(b"none", os.fsencode(place), b"tmpfs", _MS_REMOUNT | flags, None):
-        raise OSError(ctypes.get_errno(), f"remount of {place}")
+def remount(directory, flags):
+    if _libc().mount(b"none", os.fsencode(directory), b"tmpfs", _MS_REMOUNT | flags, None):
+        raise OSError(ctypes.get_errno(), f"remount of {directory}")
 
 
 # -- a store to work on ------------------------------------------------------
 
 
 def _layer_tar(*names):
-    parts = [layertar.header("Files", layertar.DIRECTORY)]
-    for name in names:
-        parts += [layertar.header(name, layertar.FILE, size=5000), b"0123456789" * 500, layertar.padding(5000)]
-    return b"".join(parts) + layertar.END_MARK
+    return layer_tar(*with_directories((name, b"0123456789" * 500) for name in names))
 
 
 def ask(root, operation, attachment=b"", **arguments):
-    """The result of one operation, through the door as a task comes."""
+    """Return the result of one operation that goes through the door, as a task does."""
     request = {
         "protocol": 1,
         "root": root,
         "layers": "emulated",
         "operations": [{"operation": operation, "arguments": arguments}],
     }
-    reply = dispatch.handle(json.dumps(request).encode(), io.BytesIO(attachment))
+    reply = door.handle(json.dumps(request).encode(), io.BytesIO(attachment))
     json.dumps(reply)
     return reply["results"][0]
 
@@ -144,7 +144,7 @@ def must(root, operation, attachment=b"", **arguments):
 
 
 def make_store(top):
-    """A store in ``top``/root: a base with a utility VM, active snapshots with and without content, a view."""
+    """Make a store in ``top``/root: a base with a utility VM, active snapshots with and without content, a view."""
     root, tar = os.path.join(top, "root"), os.path.join(top, "base.tar")
     with open(tar, "wb") as file:
         file.write(_layer_tar("Files/a", "UtilityVM/Files/u"))
@@ -170,7 +170,7 @@ def make_store(top):
 _PIECE = base64.encodebytes(bytes(range(256)) * 600)
 _DIGEST = "sha256:" + hashlib.sha256(bytes(range(256)) * 600).hexdigest()
 
-#: By name: what is asked of the store in ``{top}/root``.
+#: The requests to the store in ``{top}/root``, by name.
 OPERATIONS = {
     "prepare": ("prepare", {"key": "new", "parent": "base", "labels": {labels.ROOTFS_SIZE_BYTES: str(300 * _GIB)}}),
     "uvm scratch": ("prepare", {"key": "new", "parent": "base", "labels": {labels.UVM_SCRATCH: "true"}}),
@@ -197,19 +197,19 @@ def run(name, top):
     return ask(os.path.join(top, "root"), operation, _PIECE if name == "stage" else b"", **arguments)
 
 
-#: SQLite's side files; the list of a layer's mounts, of which only those count that the targets confirm, and its lock.
-_BOOKKEEPING = (snapshotter.METADATA_FILE + "-", emulated.MOUNTS, emulated.MOUNTS_LOCK)
+#: SQLite's side files, the list of a layer's mounts, and its lock. The list only counts where the targets confirm it.
+_BOOKKEEPING = (METADATA_FILE + "-", mounts.MOUNTS, mounts.LOCK)
 
 
 def tree(top):
-    """Everything below ``top`` but what only bookkeeping needs: path, kind, mode, and hash of the content."""
+    """Return everything below ``top`` except bookkeeping files: path, kind, mode, and hash of the content."""
     found = {}
     for directory, names, files in os.walk(top):
         names[:] = [name for name in names if name != "locks"]
         for name in [*names, *files]:
             path = os.path.join(directory, name)
             mode = os.lstat(path).st_mode
-            # That nothing of a file has arrived is as good as that it is not there.
+            # An empty file among the incoming ones is equivalent to a missing one.
             arriving = os.path.join(top, "root", "incoming")
             if path == arriving or (path.startswith(arriving) and not os.path.getsize(path)):
                 continue
@@ -217,24 +217,25 @@ def tree(top):
                 continue
             content = ""
             if name.endswith(".vhdx"):
-                # A growth that is taken back leaves another write GUID and sequence number.
+                # A growth that is undone leaves a different write GUID and sequence number.
                 content = vhdx.read_info(path)
-            elif stat.S_ISREG(mode) and name != snapshotter.METADATA_FILE:
+            elif stat.S_ISREG(mode) and name != METADATA_FILE:
                 with open(path, "rb") as file:
                     content = hashlib.sha256(file.read()).hexdigest()
             found[os.path.relpath(path, top)] = (stat.S_IFMT(mode), content)
     return found
 
 
-#: What a failure may leave because the next run of the same task begins with it: the layer that a commit made of a
-#: scratch before it could be recorded, a view's scratch disk, which is made once, at the first mount, what was taken
-#: from a mount that could not be undone then.
+#: A failure may leave these paths, because the next run of the same task starts from them: the layer that a commit made
+#: of a scratch and could not record, the scratch disk of a view, which the first mount makes once, and the contents
+#: of a mount that could not be undone.
 _CONTINUED = {
     "commit": r"root/snapshots/2/(Files(/.*)?|tombstones\.txt)",
     "mount view": "root/snapshots/4(/sandbox.vhdx)?",
     "unmount": r"root/snapshots/5/sandbox\.contents(/.*)?",
 }
-#: Without a file handle nothing can be listed, so nothing can be deleted: the next run of the task or of check does.
+#: Without a file handle the process cannot list these directories, so it cannot delete them. The next run of the task
+#: or of check does.
 _NOT_DELETED = r"root/snapshots/(rm-\d+|2/Files\.new)(/.*)?|place/(here|there|\.(here|there)\.wcow-mount\.json)(/.*)?"
 
 
@@ -257,7 +258,7 @@ def records(top):
 
 
 def after_failure(result, name, top, before, known, but=""):
-    """Assert that a failed operation changed nothing, or has said what it could not take back and check then does."""
+    """Assert that a failed operation changed nothing, or warned about what it left, and that check then removes it."""
     warnings = result.get("warnings", [])
     assert all("could not " in warning for warning in warnings), warnings
     present = records(top)
@@ -271,13 +272,13 @@ def after_failure(result, name, top, before, known, but=""):
 
 
 def _lasting(info):
-    """An info without what a growth that fails may leave: the label, written first, and so the time of the change."""
+    """Return an info without what a failed growth may leave: the label, written first, and the time of the change."""
     kept = {key: value for key, value in info.labels.items() if key != labels.ROOTFS_SIZE_BYTES}
     return info._replace(labels=kept, updated="")
 
 
 def restore(kept, top):
-    """Make ``top`` what ``kept`` is, holes and all; only what is in ``kept`` is there then."""
+    """Make ``top`` equal to ``kept``, including holes. Files that are only in ``top`` are removed."""
     for name in os.listdir(top):
         filetree.remove(os.path.join(top, name))
 
@@ -312,10 +313,10 @@ def leave_names(top, count):
 
 
 def steps(attempt, first, most):
-    """Call ``attempt(step)`` for steps over the range in which the outcome changes; how many failed.
+    """Call ``attempt(step)`` for steps over the range in which the outcome changes. Return how many attempts failed.
 
-    Small steps at first, where metadata is written; then wider ones until
-    there is enough; then small ones again just below what is enough.
+    The steps are small at first, where metadata is written. Then they are wider
+    until one succeeds, and small again just below that step.
     """
     outcomes = {}
     step = 0
@@ -340,7 +341,7 @@ def check_failure(result, top):
 
 
 def exhaust(top, kept, name, leave, first, most):
-    """Run an operation with ever more left of something; returns how many times it failed."""
+    """Run an operation with more and more of a resource left. Return how many times it failed."""
     restore(kept, top)
     before, known = tree(top), records(top)
     succeeded = run(name, top)
@@ -355,7 +356,7 @@ def exhaust(top, kept, name, leave, first, most):
         if not result["ok"]:
             check_failure(result, top)
             if name == "export":
-                assert re.search(f"out.tar|{snapshotter.METADATA_FILE}", result["error"]["message"]), result
+                assert re.search(f"out.tar|{METADATA_FILE}", result["error"]["message"]), result
             after_failure(result, name, top, before, known)
             again = run(name, top)
             assert again["ok"], again["error"]["message"]
@@ -375,7 +376,7 @@ def _exhaust_space(directory, name):
 
 
 def make_kept(kept, top):
-    """A store that believes to be in ``top``, where the tests put it back again and again."""
+    """Make a store at ``top`` and move it to ``kept``. The tests copy it back to ``top`` again and again."""
     os.mkdir(top)
     make_store(top)
     for name in os.listdir(top):
@@ -415,7 +416,7 @@ def _exhaust_creation(directory, leave, first, most, inodes):
         if not result["ok"]:
             check_failure(result, volume)
             present = set(tree(volume))
-            assert present <= {"root", "root/snapshots", "root/locks", f"root/{snapshotter.METADATA_FILE}"}, present
+            assert present <= {"root", "root/snapshots", "root/locks", f"root/{METADATA_FILE}"}, present
             must(root, "prepare", key="base")
         assert [info.name for info in records(volume)] == ["base"]
         return result["ok"]
@@ -432,7 +433,7 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, figures, leave, first, mo
 
 
 def reads_work_and_writes_do_not(top):
-    """What a read-only store answers; returns the number of refusals."""
+    """Check the answers of a read-only store. Return the number of refusals."""
     root = os.path.join(top, "root")
     known = must(root, "walk")["result"]
     assert [info["name"] for info in known] == ["base", "filled", "open", "plain", "seen"]
@@ -472,7 +473,7 @@ def test_a_read_only_volume_is_read_and_not_written(tmp_path, figures):
 
 def _no_permission(top):
     make_store(top)
-    # Without capabilities root, too, may do only what the modes of its files say (linux/capability.h, version 3).
+    # Without capabilities, file modes also restrict root (linux/capability.h, version 3).
     if _libc().capset(struct.pack("<Ii", 0x20080522, 0), bytes(24)):
         raise OSError(ctypes.get_errno(), "capset")
     paths = [os.path.join(directory, name) for directory, names, files in os.walk(top) for name in [*names, *files]]
@@ -498,7 +499,7 @@ def _few_handles(directory, name):
     os.mkdir(kept)
     make_kept(kept, top)
     restore(kept, top)
-    # The first run imports what it needs, which takes handles too.
+    # The first run imports modules, which also takes file handles.
     assert run(name, top)["ok"]
     after = sorted(info.name for info in records(top))
     restore(kept, top)
@@ -507,7 +508,7 @@ def _few_handles(directory, name):
 
     def attempt(step):
         restore(kept, top)
-        # The lowest free handle and the limit decide how many there are.
+        # The lowest free handle and the limit determine how many handles are available.
         lowest = os.dup(0)
         os.close(lowest)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + step, limits[1]))
@@ -545,9 +546,9 @@ sys.stdin.read()
 
 def test_waiting_for_another_process_ends(tmp_path, figures, monkeypatch):
     make_store(str(tmp_path))
-    monkeypatch.setattr(metastore, "BUSY_TIMEOUT", 0.4)
+    monkeypatch.setattr(metastore_errors, "BUSY_TIMEOUT", 0.4)
     before, known = tree(str(tmp_path)), records(str(tmp_path))
-    database = str(tmp_path / "root" / snapshotter.METADATA_FILE)
+    database = str(tmp_path / "root" / METADATA_FILE)
     with subprocess.Popen(
         [sys.executable, "-c", _HOLDER, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
@@ -575,7 +576,7 @@ def test_waiting_for_another_process_ends(tmp_path, figures, monkeypatch):
 def test_a_clock_that_is_set_back_makes_nothing_older_than_it_is(tmp_path, figures, monkeypatch):
     make_store(str(tmp_path))
     root = str(tmp_path / "root")
-    # Each look at the clock finds it a day earlier; for the last ones it is before 1970.
+    # Each read of the clock returns a time one day earlier. The last reads return times before 1970.
     moment = [time.time_ns()]
 
     def back():
@@ -604,28 +605,21 @@ def test_a_clock_that_is_set_back_makes_nothing_older_than_it_is(tmp_path, figur
 
 
 def test_imports_at_one_moment_have_keys_of_their_own(tmp_path, figures, monkeypatch):
-    """A process number and a time can come again: what a dead process left must not be in the way."""
+    """Process ids and times can repeat. The leftovers of a dead process must not block a new import."""
     make_store(str(tmp_path))
     root = str(tmp_path / "root")
     monkeypatch.setattr(model.time, "time_ns", lambda: 1_700_000_000 * 10**9)
     opened = snapshotter.Snapshotter(root, emulated.EmulatedLayers())
     seen = []
 
-    def unpack(directory, parents):
+    def fill(_unpack):
         raise errors.InvalidArgument("the layer is cut off")
 
-    # As if the process had died.
+    # Simulate a process that died.
     monkeypatch.setattr(opened, "_abandon", seen.append)
     for _attempt in range(5):
         with contextlib.suppress(errors.InvalidArgument):
-            opened.import_layer("new", "base", {}, unpack)
+            opened.import_layer("new", "base", {}, fill)
     opened.close()
     assert len(set(seen)) == 5
     figures(resource_faults=5, losses=0)
-
-
-def test_a_full_volume_is_told_from_a_broken_one(tmp_path):
-    """SQLite says "disk I/O error" or "unable to open" where there is no room for its side files."""
-    path = str(tmp_path / "metadata.sqlite3")
-    for text in ("disk I/O error", "unable to open database file"):
-        assert isinstance(metastore._translate(sqlite3.OperationalError(text), path), errors.FailedPrecondition)

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hostile input: a clear error or a right answer, in bounded time and memory, and nothing outside the root is touched.
+"""Hostile input gives a clear error or a right answer, in bounded time and memory, and touches only the root.
 
-Every case runs under a guard: an audit hook refuses and notes each access to a
-file outside the test's directory ``inside``, an alarm ends what takes too
-long, and the address space may grow by no more than ``_MEMORY``.
+Every case runs under a guard. An audit hook refuses and records each access to
+a file outside the test's directory ``inside``. An alarm ends a case that takes
+too long. The address space may grow by at most ``_MEMORY``.
 """
 
 from __future__ import annotations
@@ -24,17 +24,25 @@ import urllib.parse
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import (
-    dispatch,
+    door,
     errors,
     filters,
     labels,
-    regex,
+    metastore,
     sizes,
     snapshotter,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar, ntfsnames, vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import emulated, filetree
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.files import write_at
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.filters import re2 as regex
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import ntfsnames, vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import headers, log, reader
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx.structures import new_guid
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import filetree
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import store as emulated
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import Info
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
+from ansible_collections.wcow.snapshotter.tests.builders.layer_tars import layer_tar
 from ansible_collections.wcow.snapshotter.tests.reliability import strategies
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -44,18 +52,18 @@ pytestmark = pytest.mark.posix
 _SECONDS = 10
 _MEMORY = 512 * 1024**2
 
-#: Codes that say what is wrong; ``internal`` says that nobody thought of it.
+#: These codes say what is wrong. ``internal`` means that the code does not expect the error.
 _CLEAR = {"not_found", "already_exists", "failed_precondition", "invalid_argument", "unavailable", "not_implemented"}
 
 
 def cases(count):
-    """``count`` cases, whatever hypothesis thinks of their speed and size."""
+    """Return settings for ``count`` cases, without hypothesis' checks of their speed and size."""
     return settings(max_examples=count, suppress_health_check=list(HealthCheck))
 
 
 # -- the guard ---------------------------------------------------------------
 
-#: By audit event: which arguments are paths, and where each one's dir_fd stands, if anywhere.
+#: For each audit event, the arguments that are paths, and the argument with the dir_fd of each path, if there is one.
 _PATHS = {
     "open": [(0, None)],
     "os.listdir": [(0, None)],
@@ -76,7 +84,7 @@ _FOLLOWS = ("open", "os.listdir", "os.scandir", "os.truncate", "os.chmod")
 
 
 class _Watch:
-    """The audit hook of this process. There can be no other once one is there, so it is armed case by case."""
+    """The audit hook of this process. A hook cannot be removed, so it is switched on for each case."""
 
     installed = False
     inside = ""
@@ -87,7 +95,7 @@ class _Watch:
 def _audit(event, arguments):
     if not _Watch.inside:
         return
-    inside, _Watch.inside = _Watch.inside, ""  # what follows raises events itself
+    inside, _Watch.inside = _Watch.inside, ""  # the code below raises audit events too
     try:
         for path, handle in _PATHS.get(event, ()):
             _check(event, arguments, path, -1 if handle is None else arguments[handle], inside)
@@ -104,7 +112,7 @@ def _check(event, arguments, position, handle, inside):
     path = os.fsdecode(path)
     if event == "sqlite3.connect" and path.startswith("file:"):
         path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
-    # The event for an open does not tell the dir_fd; a bare name stays below it.
+    # The event for an open does not include the dir_fd. A bare name stays below that directory.
     if event == "open" and not os.path.isabs(path) and os.sep not in path and path != "..":
         return
     if handle != -1:
@@ -123,7 +131,7 @@ def _check(event, arguments, position, handle, inside):
 
 
 def _resolve(directory):
-    """``os.path.realpath``, which costs too much where every one of 2,000 nested directories is asked for."""
+    """Return ``os.path.realpath``, with a cache. Without it, a path below 2,000 nested directories costs too much."""
     above, name = os.path.split(directory)
     if above not in _Watch.resolved or name in ("", ".", "..") or os.path.islink(directory):
         _Watch.resolved[directory] = os.path.realpath(directory)
@@ -133,7 +141,7 @@ def _resolve(directory):
 
 
 def _interpreter():
-    """Where modules are imported from."""
+    """Return the paths from which modules are imported."""
     return [os.path.realpath(each) for each in sys.path if each] + ["/proc/self", f"/proc/{os.getpid()}"]
 
 
@@ -143,7 +151,7 @@ def _refuse(what):
 
 
 class Enclosure:
-    """The directory ``inside``, a neighbour ``outside`` that must not change, and the guard."""
+    """The directory ``inside``, the directory ``outside`` next to it that must not change, and the guard."""
 
     def __init__(self, top):
         self.inside = os.path.join(os.path.realpath(top), "inside")
@@ -157,7 +165,7 @@ class Enclosure:
         self.before = self.neighbours()
 
     def neighbours(self):
-        """Name, inode, times and hash of everything next to ``inside``."""
+        """Return name, inode, times and hash of everything next to ``inside``."""
         found = []
         for directory, _names, files in os.walk(self.outside):
             for path in [directory, *(os.path.join(directory, name) for name in files)]:
@@ -173,7 +181,7 @@ class Enclosure:
 
     @contextlib.contextmanager
     def case(self):
-        """One case: counted, and done under the guard."""
+        """Count one case and run it under the guard."""
         import resource
 
         self.cases += 1
@@ -195,7 +203,7 @@ class Enclosure:
 
 
 class TooSlow(BaseException):
-    """No Exception: nobody on the way may take it for an error of the input."""
+    """This is not an Exception, so that no code under test handles it as an error of the input."""
 
 
 def _too_slow(_signal, _frame):
@@ -211,7 +219,7 @@ def enclosure(tmp_path, figures):
     previous = signal.signal(signal.SIGALRM, _too_slow)
     yield made
     signal.signal(signal.SIGALRM, previous)
-    # A failed case may leave directories nested deeper than pytest can remove.
+    # A failed case may leave directories that are nested too deep for pytest to remove.
     filetree.remove(made.inside)
     os.mkdir(made.inside)
     assert made.neighbours() == made.before
@@ -219,7 +227,7 @@ def enclosure(tmp_path, figures):
 
 
 def clear(error, *parts):
-    """Assert that an error tells what is wrong, in a message that holds one of ``parts`` if there are any."""
+    """Assert that an error says what is wrong. If there are ``parts``, the message must contain one of them."""
     assert error.code in _CLEAR, error.message
     assert 10 < len(error.message) < 100_000
     assert not parts or any(part in error.message for part in parts), error.message
@@ -252,7 +260,7 @@ def test_the_guard_sees_what_leaves_the_enclosure(enclosure, tmp_path):
 def test_a_request_is_taken_apart_or_refused(enclosure, request):
     with enclosure.case():
         try:
-            parsed = dispatch.parse_request(request)
+            parsed = door.parse_request(request)
         except errors.InvalidArgument as error:
             clear(error)
             return
@@ -262,25 +270,25 @@ def test_a_request_is_taken_apart_or_refused(enclosure, request):
         if problem:
             clear(problem)
         else:
-            assert set(arguments) <= set(dispatch.OPERATIONS[name].arguments)
+            assert set(arguments) <= set(door.OPERATIONS[name].arguments)
             assert None not in arguments.values()
 
 
 @cases(1500)
 @given(data=st.data())
 def test_a_request_gets_a_clear_reply(enclosure, data):
-    # A place of its own for each case would cost a store each time; what others left there is part of the test.
+    # A new store for each case would take too long. It is part of the test that cases see what earlier ones left.
     if not enclosure.cases:
         with open(os.path.join(enclosure.inside, "file"), "wb") as file:
             file.write(b"no tar")
     request = data.draw(strategies.requests(enclosure.inside))
-    # Who asks for another directory gets it: that is no escape.
+    # A request may name any directory as its root. That is not an escape.
     assume(all(_is_inside(path, enclosure.inside) for path in _paths(request)))
     out = io.BytesIO()
     environment = dict(os.environ)
     try:
         with enclosure.case():
-            assert dispatch.serve(request, io.BytesIO(b"AAAA\n"), out) == 0
+            assert door.serve(request, io.BytesIO(b"AAAA\n"), out) == 0
     finally:
         for name in set(os.environ) - set(environment):
             del os.environ[name]
@@ -296,9 +304,9 @@ def test_a_request_gets_a_clear_reply(enclosure, data):
 
 
 def _paths(request):
-    """The texts of a request that may be absolute paths."""
+    """Return the texts of a request that may be absolute paths."""
     try:
-        parsed = dispatch.parse_request(request)
+        parsed = door.parse_request(request)
     except errors.InvalidArgument:
         return []
     values = [value for _name, arguments in parsed.operations for value in arguments.values()]
@@ -360,7 +368,7 @@ _INFOS = [
 
 
 def _expected(condition, info):
-    """What a condition says of a snapshot, by the language's definition."""
+    """Return whether a snapshot matches a condition by the definition of the language."""
     field, *rest = condition.fieldpath
     key = ".".join(rest)
     known = {"kind": info.kind, "name": info.name, "parent": info.parent}
@@ -412,7 +420,7 @@ def test_any_text_is_a_pattern_or_refused(enclosure, pattern, subject):
             return
         answer = compiled.search(subject)
         assert answer is compiled.search(subject)
-        # What matches somewhere goes on to match with more behind it, unless the place is asked for.
+        # A pattern without anchors that matches a text also matches it with more text around it.
         if answer and not set(pattern) & set("$\\^"):
             assert compiled.search("x" + subject + "\nx")
 
@@ -441,10 +449,10 @@ def test_a_tar_is_read_whole_or_refused(enclosure, data):
         assert parts[0] in ("Files", "Hives", "UtilityVM")
         assert not [part for part in parts if ntfsnames.fault(part)]
         assert len(content) == entry.size
-    places = [
+    names = [
         ntfsnames.fold(entry.name) for entry, _content in entries if entry.kind in (layertar.FILE, layertar.SYMLINK)
     ]
-    assert len(places) == len(set(places))
+    assert len(names) == len(set(names))
 
 
 @cases(400)
@@ -457,12 +465,12 @@ def test_an_import_is_whole_or_leaves_nothing(enclosure, data, over):
     if not os.path.isdir(base):
         os.mkdir(base)
         layers.import_layer(base, [], io.BytesIO(_BASE))
-        # A link of the parent's that a hard link or a utility VM of the child could go through.
+        # A hard link or a utility VM of the child could follow this link of the parent.
         os.symlink(enclosure.outside, os.path.join(base, "UtilityVM", "Files", "dir"))
     layer = os.path.join(enclosure.inside, "layer")
     again = layer + "2"
     for left in (layer, again):
-        # Of a case that failed, so that its replay fails for the same reason.
+        # A failed case may have left this directory. Its replay must fail for the same reason.
         shutil.rmtree(left, ignore_errors=True)
     os.mkdir(layer)
     with enclosure.case():
@@ -485,32 +493,30 @@ def test_an_import_is_whole_or_leaves_nothing(enclosure, data, over):
     assert sorted(os.listdir(enclosure.inside)) == ["base"]
 
 
-_BASE = (
-    layertar.header("Files", layertar.DIRECTORY)
-    + layertar.header("Files/dir", layertar.DIRECTORY)
-    + layertar.header("Files/dir/a", layertar.FILE, size=4)
-    + b"base"
-    + layertar.padding(4)
-    + layertar.header("UtilityVM/Files", layertar.DIRECTORY)
-    + layertar.END_MARK
+_BASE = layer_tar(
+    ("Files", "directory"),
+    ("Files/dir", "directory"),
+    ("Files/dir/a", b"base"),
+    ("UtilityVM", "directory"),
+    ("UtilityVM/Files", "directory"),
 )
 
 # -- disks -------------------------------------------------------------------
 
 
 def _disk_images(directory):
-    """A plain disk, and one whose growth ended before its log was written to its places."""
+    """Return a plain disk, and a disk whose growth ended before its log was replayed."""
     plain = os.path.join(directory, "plain.vhdx")
     vhdx.create(plain, 20 * 1024**3)
     with open(plain, "rb") as file:
         image = file.read()
     with open(plain, "r+b", buffering=0) as file:
-        disk = vhdx._load_stable(file, plain)
-        updates = vhdx._sector_updates(file, [(disk.virtual_size_position, (21 * 1024**3).to_bytes(8, "little"))])
-        guid = vhdx._new_guid()
-        vhdx.write_at(file, disk.header.log_offset, vhdx._log_entry_bytes(updates, guid, disk.info.file_size))
-        header = vhdx._write_header(file, disk.header, log_guid=guid)
-        vhdx._write_header(file, header, log_guid=guid)
+        disk = reader.load_stable(file, plain)
+        updates = log.sector_updates(file, [(disk.virtual_size_position, (21 * 1024**3).to_bytes(8, "little"))])
+        guid = new_guid()
+        write_at(file, disk.header.log_offset, log.log_entry_bytes(updates, guid, disk.info.file_size))
+        header = headers.write_header(file, disk.header, log_guid=guid)
+        headers.write_header(file, header, log_guid=guid)
     with open(plain, "rb") as file:
         pending = file.read()
     os.unlink(plain)
@@ -518,7 +524,7 @@ def _disk_images(directory):
 
 
 class _Images(tuple):
-    """Files in memory, which a report of a failure must not print."""
+    """Files in memory. A failure report must not print them."""
 
     __slots__ = ()
 
@@ -596,7 +602,7 @@ def test_a_damaged_disk_grows_or_stays_as_it_is(enclosure, images, which, edits,
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A directory with a store whose last changes are in the write-ahead log only, as a crash leaves it."""
+    """Return a directory with a store whose last changes are only in the write-ahead log, as after a crash."""
     top = tmp_path_factory.mktemp("store")
     root = os.path.join(str(top), "live")
     opened = snapshotter.Snapshotter(root, emulated.EmulatedLayers())
@@ -606,20 +612,20 @@ def store(tmp_path_factory):
     opened.view("two", "base", {"c": "3"})
     kept = os.path.join(str(top), "kept")
     shutil.copytree(root, kept, copy_function=os.link)
-    for name in (snapshotter.METADATA_FILE, snapshotter.METADATA_FILE + "-wal"):
+    for name in (METADATA_FILE, METADATA_FILE + "-wal"):
         os.unlink(os.path.join(kept, name))
         shutil.copy(os.path.join(root, name), os.path.join(kept, name))
-    os.unlink(os.path.join(kept, snapshotter.METADATA_FILE + "-shm"))
+    os.unlink(os.path.join(kept, METADATA_FILE + "-shm"))
     opened.close()
     return kept
 
 
-#: A snapshot is named by what it was when the log ended somewhere.
+#: The names that snapshots have at any point in the log.
 _KNOWN = {"making", "base", "one", "two"}
 
 
 def _use(root):
-    """Read all of a store and change it; each answer is right or a clear error."""
+    """Read the whole store and change it. Each answer is right, or is a clear error."""
     opened = snapshotter.Snapshotter(root, emulated.EmulatedLayers())
     walked = None
     actions = [
@@ -652,7 +658,7 @@ def _use(root):
 def _restore(store, root):
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(store, root, copy_function=os.link)
-    for name in (snapshotter.METADATA_FILE, snapshotter.METADATA_FILE + "-wal"):
+    for name in (METADATA_FILE, METADATA_FILE + "-wal"):
         os.unlink(os.path.join(root, name))
         shutil.copy(os.path.join(store, name), os.path.join(root, name))
 
@@ -662,7 +668,7 @@ def _restore(store, root):
 def test_damaged_metadata_is_refused_or_read(enclosure, store, name, edits):
     root = os.path.join(enclosure.inside, "root")
     _restore(store, root)
-    path = os.path.join(root, snapshotter.METADATA_FILE + name)
+    path = os.path.join(root, METADATA_FILE + name)
     with open(path, "rb") as file:
         changed = strategies.edit_database(file.read(), edits)
     with open(path, "wb") as file:
@@ -670,7 +676,7 @@ def test_damaged_metadata_is_refused_or_read(enclosure, store, name, edits):
     with enclosure.case():
         walked = _use(root)
     if name == "-wal" and walked is not None:
-        # The log has checksums: what is damaged is left out, with all that came after it.
+        # The log has checksums. SQLite ignores a damaged part and everything after it.
         assert {info.name for info in walked} <= _KNOWN
 
 
@@ -678,15 +684,141 @@ def test_damaged_metadata_is_refused_or_read(enclosure, store, name, edits):
 @given(statements=st.lists(strategies.BAD_ROWS, min_size=1, max_size=2))
 @example(statements=["UPDATE snapshots SET id = '../../outside' WHERE kind = 'view'"])
 @example(statements=["UPDATE snapshots SET parent = name"])
-def test_metadata_that_nobody_wrote_is_refused_or_read(enclosure, store, statements):
+def test_metadata_that_no_release_wrote_is_refused_or_read(enclosure, store, statements):
     root = os.path.join(enclosure.inside, "root")
     _restore(store, root)
-    with contextlib.closing(sqlite3.connect(os.path.join(root, snapshotter.METADATA_FILE))) as database:
+    with contextlib.closing(sqlite3.connect(os.path.join(root, METADATA_FILE))) as database:
         for statement in statements:
             with contextlib.suppress(sqlite3.Error), database:
                 database.execute(statement)
     with enclosure.case():
         _use(root)
+
+
+_ENDLESS = "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c)"
+
+#: What another program did to the metadata, and a part of the sentence that a walk ends with ("" where it succeeds).
+_FOREIGN = {
+    "a view without an end": (
+        (
+            "CREATE TABLE t AS SELECT * FROM snapshots; DROP TABLE snapshots;"
+            f"CREATE VIEW snapshots AS SELECT t.* FROM t, {_ENDLESS}"
+        ),
+        "changed its schema ('snapshots')",
+    ),
+    "a trigger without an end": (
+        f"CREATE TRIGGER t BEFORE UPDATE ON snapshots BEGIN SELECT count(*) FROM {_ENDLESS}; END",
+        "changed its schema ('t')",
+    ),
+    "a trigger that adds records": (
+        (
+            "CREATE TRIGGER t AFTER DELETE ON snapshots BEGIN INSERT INTO snapshots VALUES "
+            "('ghost', old.id, 'committed', NULL, '', '', '{}', 0, 0, NULL); END"
+        ),
+        "changed its schema ('t')",
+    ),
+    "a table more": ("CREATE TABLE t (x)", "changed its schema ('t')"),
+    "a table less": ("DROP TABLE settings", "changed its schema ('settings')"),
+    "a column more": ("ALTER TABLE settings ADD COLUMN x", "changed its schema ('settings')"),
+    "an index less": ("DROP INDEX labels_by_id", "changed its schema ('labels_by_id')"),
+    "an id below 1": ("UPDATE snapshots SET id = -5 WHERE name = 'one'", "an id or a kind that does not exist"),
+    "an id that is a path": ("UPDATE snapshots SET id = '../..' WHERE name = 'one'", "a value of the wrong type"),
+    "another kind": ("UPDATE snapshots SET kind = 'other'", "an id or a kind that does not exist"),
+    "a name that is too long": (
+        "UPDATE snapshots SET name = printf('%.9999c', 'x') WHERE name = 'one'",
+        "a name that is too long",
+    ),
+    "a name that is not a text": (
+        "UPDATE snapshots SET name = x'00ff' WHERE name = 'one'",
+        "a value of the wrong type",
+    ),
+    "labels that are not texts": ("""UPDATE snapshots SET labels = '{"a":[1]}'""", "a value is not a text"),
+    "labels that are nested": (
+        """UPDATE snapshots SET labels = '{"a":' || replace(printf('%.99999c', '['), ' ', '[') || '}'""",
+        "labels cannot be read",
+    ),
+    "labels that complete each other": (
+        (
+            """UPDATE snapshots SET labels = '{"x":"}' WHERE name = 'base';"""
+            """UPDATE snapshots SET labels = '{"},{"y":"z"}' WHERE name = 'one'"""
+        ),
+        "labels cannot be read",
+    ),
+    "labels that complete each other in an object": (
+        (
+            """UPDATE snapshots SET labels = '{"x":{}' WHERE name = 'base';"""
+            """UPDATE snapshots SET labels = '{}},{"y":"z"}' WHERE name = 'one'"""
+        ),
+        "labels cannot be read",
+    ),
+    "labels that are not UTF-8": (
+        "UPDATE snapshots SET labels = CAST(x'7b2261223a22ff227d' AS TEXT) WHERE name = 'one'",
+        "is damaged (Could not decode",
+    ),
+    "labels without an end": (
+        "UPDATE snapshots SET labels = CAST(zeroblob(50000000) AS TEXT) WHERE id = 2",
+        "is damaged",
+    ),
+    "a file without an end": (
+        "PRAGMA journal_mode = DELETE; CREATE TABLE t AS SELECT zeroblob(140000000)",
+        "but the metadata of a store has at most",
+    ),
+    "two sequences": ("INSERT INTO sequence VALUES (99)", "the id that was given out last is not recorded"),
+    "a sequence that is a text": ("UPDATE sequence SET last = 'x'", "the id that was given out last is not recorded"),
+    "a sequence at its end": ("UPDATE sequence SET last = 9223372036854775807", ""),
+    "a usage that is a text": ("UPDATE snapshots SET size = 'x'", ""),
+    "a setting that is a text": ("INSERT INTO settings VALUES ('rootfs_size', '\u0663x')", ""),
+    "a cycle": ("UPDATE snapshots SET parent = name", ""),
+}
+
+
+@pytest.mark.parametrize("what", _FOREIGN)
+def test_metadata_that_another_program_changed(enclosure, store, what):
+    statements, expected = _FOREIGN[what]
+    root = os.path.join(enclosure.inside, "root")
+    _restore(store, root)
+    path = os.path.join(root, METADATA_FILE)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        database.executescript(statements)
+    before = _content(path)
+    with enclosure.case():
+        opened = snapshotter.Snapshotter(root, emulated.EmulatedLayers())
+        try:
+            if expected:
+                with pytest.raises(errors.Damaged, match=re.escape(expected)):
+                    opened.walk()
+            else:
+                opened.walk()
+        finally:
+            opened.close()
+        _use(root)
+    if "schema" in expected or "file" in what:
+        assert _content(path) == before
+    request = {"protocol": 1, "root": root, "layers": "emulated", "on_error": "continue"}
+    request["operations"] = [
+        {"operation": "check", "arguments": {"inventory": True}},
+        {"operation": "ensure_store", "arguments": {"state": "present"}},
+        {"operation": "ensure_snapshot", "arguments": {"state": "active", "key": "next", "labels": {"a": "b"}}},
+        {"operation": "ensure_store", "arguments": {"state": "absent", "force": True}},
+    ]
+    with enclosure.case():
+        for result in door.handle(json.dumps(request).encode())["results"]:
+            assert result["ok"] or result["error"]["code"] in _CLEAR, result
+
+
+def _content(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def test_a_query_that_does_not_end_is_interrupted(enclosure):
+    opened = metastore.Metastore(os.path.join(enclosure.inside, METADATA_FILE), create=True)
+    with enclosure.case(), pytest.raises(errors.Damaged, match="a query on it does not end"), opened.read() as tx:
+        tx._db.execute(f"SELECT count(*) FROM {_ENDLESS}").fetchone()
+    with opened.read() as tx:
+        assert tx.id_map() == {}
+    opened.close()
 
 
 @cases(100)
@@ -697,7 +829,7 @@ def test_metadata_that_nobody_wrote_is_refused_or_read(enclosure, store, stateme
 def test_something_else_in_the_place_of_metadata(enclosure, store, what, where):
     root = os.path.join(enclosure.inside, "root")
     _restore(store, root)
-    path = os.path.join(root, snapshotter.METADATA_FILE + where)
+    path = os.path.join(root, METADATA_FILE + where)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     if what == "directory":

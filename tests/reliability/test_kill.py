@@ -1,11 +1,12 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every operation, killed between any two changes that it makes on disk.
+"""Kill every operation between any two changes that it makes on disk.
 
-A first run of the operation tells which failpoints it passes. Then, for each, the store is as before, the operation
-runs in a process of its own and is killed there, and the store is opened by another one. It must be sound, show the
-state before or the state after and nothing else, and running the task again must bring the state after.
+A first run of the operation records the failpoints that it passes. For each failpoint, the test restores the store,
+runs the operation in its own process and kills it there. Then another process opens the store. The store must be
+sound, and must show the state before or the state after and nothing else. A rerun of the task must lead to the state
+after.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import Usage
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+from ansible_collections.wcow.snapshotter.tests.builders.layer_tars import layer_tar
 
 from lab import sample
 
@@ -33,35 +34,25 @@ from . import kit
 pytestmark = pytest.mark.posix
 
 GIB = 1024**3
-MTIME = 1_600_000_000_123_456_700
 SIZE = {label_rules.ROOTFS_SIZE_BYTES: str(30 * GIB), "owner": "me"}
 UVM = {label_rules.UVM_SCRATCH: "true"}
 TOO_LARGE = {label_rules.ROOTFS_SIZE_BYTES: str(65 * 1024 * GIB)}
 
-#: In the order in which they are made.
-BASE = [
-    ("Files", None),
+BASE_TAR = layer_tar(
+    ("Files", "directory"),
     ("Files/a.txt", b"a in the base"),
-    ("Files/dir", None),
+    ("Files/dir", "directory"),
     ("Files/dir/b.txt", b"b"),
-    ("UtilityVM", None),
-    ("UtilityVM/Files", None),
+    ("UtilityVM", "directory"),
+    ("UtilityVM/Files", "directory"),
     ("UtilityVM/Files/kernel.exe", b"kernel"),
-]
-LAYER = [("Files", None), ("Files/.wh.a.txt", b""), ("Files/new.txt", b"new"), ("Files/dir", None)]
-
-
-def tar(entries: list[Any]) -> bytes:
-    data = b""
-    for name, content in entries:
-        kind = layertar.DIRECTORY if content is None else layertar.WHITEOUT if "/.wh." in name else layertar.FILE
-        data += layertar.header(name.replace(".wh.", ""), kind, size=len(content or b""), mtime_ns=MTIME)
-        data += (content or b"") + layertar.padding(len(content or b""))
-    return data + layertar.END_MARK
-
+)
+LAYER_TAR = layer_tar(
+    ("Files", "directory"), ("Files/a.txt", "whiteout"), ("Files/new.txt", b"new"), ("Files/dir", "directory")
+)
 
 PIECES = [bytes([number]) * 700 for number in range(4)]
-STAGED = "sha256:" + hashlib.sha256(tar(BASE)).hexdigest()
+STAGED = "sha256:" + hashlib.sha256(BASE_TAR).hexdigest()
 PIECED = "sha256:" + hashlib.sha256(b"".join(PIECES)).hexdigest()
 
 
@@ -70,9 +61,9 @@ def lines(*pieces: bytes) -> bytes:
 
 
 class Case(NamedTuple):
-    """An operation, the task that is run again after it died (the same, unless ``again``), and what was before it.
+    """An operation, the task that runs again after the kill (the same, unless ``again``), and the state before it.
 
-    ``steps``: the operation is made of several that are whole each. ``fails``: it fails, and nothing is to be left.
+    ``steps``: the operation has several steps, each of which is atomic. ``fails``: it fails and must leave nothing.
     """
 
     operation: tuple[str, dict[str, Any]]
@@ -92,33 +83,33 @@ def mounted(state: str, **options: Any) -> tuple[str, dict[str, Any]]:
     return "ensure_mount", {"state": state, **options}
 
 
-def written(place: kit.Place) -> None:
-    """A container has run at the mount."""
-    with open(place.path("mnt", "written.txt"), "w") as file:
+def written(workspace: kit.Workspace) -> None:
+    """Simulate a container that ran at the mount."""
+    with open(workspace.path("mnt", "written.txt"), "w") as file:
         file.write("written")
-    os.unlink(place.path("mnt", "dir", "b.txt"))
+    os.unlink(workspace.path("mnt", "dir", "b.txt"))
 
 
-def stray(place: kit.Place) -> None:
-    """What an earlier process left that died in a create."""
-    os.makedirs(place.path("root", "snapshots", "8", "Files"))
-    with open(place.path("root", "snapshots", "new-8"), "wb"):
+def leftover(workspace: kit.Workspace) -> None:
+    """Make the leftovers of a process that died while it created a layer."""
+    os.makedirs(workspace.path("root", "snapshots", "8", "Files"))
+    with open(workspace.path("root", "snapshots", "new-8"), "wb"):
         pass
 
 
 def half_removed(*numbers: int) -> Any:
-    """What an earlier process left that died in a removal."""
+    """Make the leftovers of a process that died while it removed layers."""
 
-    def rename(place: kit.Place) -> None:
+    def rename(workspace: kit.Workspace) -> None:
         for number in numbers:
-            snapshots = place.path("root", "snapshots")
+            snapshots = workspace.path("root", "snapshots")
             os.rename(os.path.join(snapshots, str(number)), os.path.join(snapshots, f"rm-{number}"))
 
     return rename
 
 
-def without_template(place: kit.Place) -> None:
-    os.unlink(place.path("root", "snapshots", "1", "blank.vhdx"))
+def without_template(workspace: kit.Workspace) -> None:
+    os.unlink(workspace.path("root", "snapshots", "1", "blank.vhdx"))
 
 
 MOUNT = mounted("mounted", key="active", target="{}/mnt")
@@ -149,7 +140,7 @@ CASES = {
     "prepare after a death": Case(
         ("prepare", {"key": "new", "parent": "layer"}),
         snapshot("active", key="new", parent="layer"),
-        (stray, half_removed(1, 3)),
+        (leftover, half_removed(1, 3)),
     ),
     "view": Case(("view", {"key": "new", "parent": "layer"}), snapshot("view", key="new", parent="layer")),
     "commit": Case(("commit", {"name": "new", "key": "active"}), snapshot("committed", name="new", key="active")),
@@ -191,7 +182,7 @@ CASES = {
     "import of a layer": Case(("ensure_layer", {"name": "new", "src": "{}/layer.tar", "parent": "layer"})),
     "import of what was staged": Case(
         ("ensure_layer", {"name": "new", "src": {"staged": STAGED}}),
-        given=((("stage", {"digest": STAGED, "size": len(tar(BASE)), "offset": 0}), lines(tar(BASE))),),
+        given=((("stage", {"digest": STAGED, "size": len(BASE_TAR), "offset": 0}), lines(BASE_TAR)),),
         steps=True,
     ),
     "import that fails": Case(("ensure_layer", {"name": "new", "src": "{}/layer.tar", "digest": STAGED}), fails=True),
@@ -212,7 +203,7 @@ CASES = {
     "stage": Case(("stage", {"digest": PIECED, "size": 2800, "offset": 0}), attachment=lines(*PIECES)),
     "unstage": Case(
         ("unstage", {"digest": STAGED}),
-        given=((("stage", {"digest": STAGED, "size": len(tar(BASE)), "offset": 0}), lines(tar(BASE))),),
+        given=((("stage", {"digest": STAGED, "size": len(BASE_TAR), "offset": 0}), lines(BASE_TAR)),),
     ),
 }
 
@@ -223,18 +214,20 @@ def requests():
         yield running
 
 
-def succeed(requests: kit.Requests, place: kit.Place, operation: tuple[str, Any], attachment: bytes = b"") -> None:
+def succeed(
+    requests: kit.Requests, workspace: kit.Workspace, operation: tuple[str, Any], attachment: bytes = b""
+) -> None:
     name, arguments = operation
-    reply = requests.run(place.request(name, **arguments), attachment).reply
+    reply = requests.run(workspace.request(name, **arguments), attachment).reply
     assert reply["results"][0]["ok"], (name, arguments, reply)
 
 
-def fill(requests: kit.Requests, place: kit.Place) -> None:
-    """A store with one snapshot of each sort; the number in front is its id."""
-    for name, entries in (("base.tar", BASE), ("layer.tar", LAYER)):
-        with open(place.path(name), "wb") as file:
-            file.write(tar(entries))
-    sample.write_image(pathlib.Path(place.path("image.tar")), "10.0.20348.1")
+def fill(requests: kit.Requests, workspace: kit.Workspace) -> None:
+    """Make a store with one snapshot of each kind. The comments give their ids."""
+    for name, data in (("base.tar", BASE_TAR), ("layer.tar", LAYER_TAR)):
+        with open(workspace.path(name), "wb") as file:
+            file.write(data)
+    sample.write_image(pathlib.Path(workspace.path("image.tar")), "10.0.20348.1")
     for operation in (
         ("ensure_layer", {"name": "base", "src": "{}/base.tar"}),  # 1
         ("prepare", {"key": "k", "parent": "base"}),  # 2
@@ -245,169 +238,169 @@ def fill(requests: kit.Requests, place: kit.Place) -> None:
         ("view", {"key": "viewed", "parent": "below"}),  # 6
         ("prepare", {"key": "making"}),  # 7
     ):
-        succeed(requests, place, operation)
+        succeed(requests, workspace, operation)
     for key in ("active", "viewed", "making"):
-        succeed(requests, place, ("mount", {"key": key, "target": "{}/mnt"}))
+        succeed(requests, workspace, ("mount", {"key": key, "target": "{}/mnt"}))
         if key != "viewed":
-            os.makedirs(place.path("mnt", "dir"), exist_ok=True)
-            with open(place.path("mnt", "dir", f"{key}.txt"), "w") as file:
+            os.makedirs(workspace.path("mnt", "dir"), exist_ok=True)
+            with open(workspace.path("mnt", "dir", f"{key}.txt"), "w") as file:
                 file.write(key)
-        succeed(requests, place, ("unmount", {"target": "{}/mnt"}))
-    os.rmdir(place.path("mnt"))
+        succeed(requests, workspace, ("unmount", {"target": "{}/mnt"}))
+    os.rmdir(workspace.path("mnt"))
 
 
-def give(requests: kit.Requests, place: kit.Place, case: Case) -> None:
-    """Make what was before an operation."""
+def give(requests: kit.Requests, workspace: kit.Workspace, case: Case) -> None:
+    """Make the state before an operation."""
     for step in case.given:
         if callable(step):
-            step(place)
+            step(workspace)
         else:
-            succeed(requests, place, *step)
+            succeed(requests, workspace, *step)
 
 
 @pytest.fixture(scope="module")
-def place(requests):
-    # In memory where that is possible: who is killed leaves what was written, flushed or not.
+def workspace(requests):
+    # Use memory if possible. What a killed process wrote stays, whether it was flushed or not.
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
-        place = kit.Place(os.path.join(directory, "place"))
-        place.keep("empty")
-        fill(requests, place)
-        place.keep("filled")
-        yield place
+        workspace = kit.Workspace(os.path.join(directory, "workspace"))
+        workspace.keep("empty")
+        fill(requests, workspace)
+        workspace.keep("filled")
+        yield workspace
 
 
-def staged(requests: kit.Requests, place: kit.Place, case: Case) -> dict[str, Any]:
-    """The rest of a file, as the controller sends it: from where the node says that it ends."""
+def staged(requests: kit.Requests, workspace: kit.Workspace, case: Case) -> dict[str, Any]:
+    """Return the rest of a file, from the offset that the node reports. The controller does the same."""
     operation, arguments = case.operation
-    have = requests.run(place.request(operation, **{**arguments, "offset": None})).reply["results"][0]["result"]
+    have = requests.run(workspace.request(operation, **{**arguments, "offset": None})).reply["results"][0]["result"]
     rest = b"".join(PIECES)[have["offset"] :]
-    return requests.run(place.request(operation, **{**arguments, "offset": have["offset"]}), lines(rest)).reply
+    return requests.run(workspace.request(operation, **{**arguments, "offset": have["offset"]}), lines(rest)).reply
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_killed_anywhere(name, requests, place, figures):
+def test_killed_anywhere(name, requests, workspace, figures):
     case = CASES[name]
-    place.back("empty" if case.new_store else "filled")
-    give(requests, place, case)
-    place.keep()
+    workspace.back("empty" if case.new_store else "filled")
+    give(requests, workspace, case)
+    workspace.keep()
     request, again = (
-        place.request(name, **arguments) for name, arguments in (case.operation, case.again or case.operation)
+        workspace.request(name, **arguments) for name, arguments in (case.operation, case.again or case.operation)
     )
 
-    log = place.directory + ".log"
+    log = workspace.directory + ".log"
     if os.path.exists(log):
         os.unlink(log)
     done = requests.run(request, case.attachment, WCOW_FAILPOINTS_LOG=log)
     assert done.reply["results"][0]["ok"] is not case.fails, done.reply
     with open(log, encoding="utf-8") as file:
         passed = file.read().splitlines()
-    after = kit.observed(place)
-    kit.ids(place)
-    place.back()
-    before = kit.observed(place)
+    after = kit.observed(workspace)
+    kit.ids(workspace)
+    workspace.back()
+    before = kit.observed(workspace)
     assert (before == after) is case.fails
     points = kit.chosen(passed)
     for point in points:
-        place.back()
+        workspace.back()
         assert requests.run(request, case.attachment, WCOW_FAILPOINT=point).killed, point
-        found = kit.without_imports(place, kit.observed(place))
+        found = kit.without_imports(workspace, kit.observed(workspace))
         if case.steps:
             for key in {*before, *after, *found}:
                 assert found.get(key) in (before.get(key), after.get(key), kit.HALF), (point, key)
         else:
             assert kit.same(found, before, after), point
-        used, strays = kit.ids(place)
+        used, leftovers = kit.ids(workspace)
         resumes = case.operation[0] == "stage"
-        reply = staged(requests, place, case) if resumes else requests.run(again).reply
+        reply = staged(requests, workspace, case) if resumes else requests.run(again).reply
         assert reply["results"][0]["ok"] is not case.fails, (point, reply)
-        assert kit.without_imports(place, kit.observed(place)) == after, point
-        assert (kit.ids(place)[0] - used).isdisjoint(strays), f"{point}: an id was given out twice"
+        assert kit.without_imports(workspace, kit.observed(workspace)) == after, point
+        assert (kit.ids(workspace)[0] - used).isdisjoint(leftovers), f"{point}: an id was given out twice"
     figures(failpoints=len(set(passed)), operations_killed=1, kills=len(points), losses=0)
 
 
 # -- the store as a whole ----------------------------------------------------------------------------------------------
 
 
-def neglected(place: kit.Place) -> None:
-    """What a store has to be repaired of, one of each that needs several steps."""
-    snapshots = place.path("root", "snapshots")
+def neglected(workspace: kit.Workspace) -> None:
+    """Add one of each problem whose repair takes several steps."""
+    snapshots = workspace.path("root", "snapshots")
     for name in ("rm-8", "9"):
         os.makedirs(os.path.join(snapshots, name, "Files", "deep"))
     with open(os.path.join(snapshots, "new-9"), "wb"):
         pass
-    half_removed(3)(place)
+    half_removed(3)(workspace)
     with open(os.path.join(snapshots, "4", "sandbox.vhdx"), "r+b") as disk:
         for offset in (64 * 1024 + 100, 256 * 1024 + 4):
             disk.seek(offset)
             disk.write(b"damage")
-    os.makedirs(place.path("root", "incoming"), exist_ok=True)
-    upload = place.path("root", "incoming", "0" * 64)
+    os.makedirs(workspace.path("root", "incoming"), exist_ok=True)
+    upload = workspace.path("root", "incoming", "0" * 64)
     with open(upload, "wb"):
         pass
     os.utime(upload, (0, 0))
-    os.chmod(place.root, 0o755)
-    snapshotter = Snapshotter(place.root, EmulatedLayers())
-    with snapshotter.metadata().write() as tx:
-        tx.set_holder("active", "process 1")
+    os.chmod(workspace.root, 0o755)
+    snapshotter = Snapshotter(workspace.root, EmulatedLayers())
+    with snapshotter.store.write() as tx:
+        tx.set_owner("active", "process 1")
         tx.set_usage("base", Usage(1, 1))
-        tx.burn(9)
+        tx.skip_ids(9)
     label = label_rules.ROOTFS_SIZE_BYTES
     snapshotter.update("active", {label: str(30 * GIB)}, [f"labels.{label}"])
     snapshotter.prepare("extract-1-2026-11-24T00:00:00.000000000Z-00c0ffee new", "layer")
     snapshotter.close()
 
 
-def killed_at_each(requests: kit.Requests, place: kit.Place, request: dict[str, Any]) -> Iterator[str]:
-    """Kill a request at each point that it passes, from the present state each time."""
-    place.keep()
-    log = place.directory + ".log"
+def killed_at_each(requests: kit.Requests, workspace: kit.Workspace, request: dict[str, Any]) -> Iterator[str]:
+    """Kill a request at each failpoint that it passes. Each time, start from the present state."""
+    workspace.keep()
+    log = workspace.directory + ".log"
     if os.path.exists(log):
         os.unlink(log)
     assert requests.run(request, WCOW_FAILPOINTS_LOG=log).reply["results"][0]["ok"]
     with open(log, encoding="utf-8") as file:
         points = kit.chosen(file.read().splitlines())
     for point in points:
-        place.back()
+        workspace.back()
         assert requests.run(request, WCOW_FAILPOINT=point).killed, point
         yield point
 
 
-def test_a_repair_that_is_killed_is_finished(requests, place, figures):
-    place.back("filled")
-    before = kit.observed(place)
-    neglected(place)
-    request = place.request("check", repair=True)
+def test_a_repair_that_is_killed_is_finished(requests, workspace, figures):
+    workspace.back("filled")
+    before = kit.observed(workspace)
+    neglected(workspace)
+    request = workspace.request("check", repair=True)
     kills = 0
-    for point in killed_at_each(requests, place, request):
+    for point in killed_at_each(requests, workspace, request):
         kills += 1
         result = requests.run(request).reply["results"][0]["result"]
         assert result["healthy"], (point, [f for f in result["findings"] if not f["repaired"]])
         assert requests.run(request).reply["results"][0]["result"]["findings"] == [], point
-        after = kit.observed(place)
+        after = kit.observed(workspace)
         assert after.pop(("active", "labels")) == {"l": "1", label_rules.ROOTFS_SIZE_BYTES: str(30 * GIB)}
         assert after.pop(("active", "disk")) == 30 * GIB
         assert after == {
             key: value for key, value in before.items() if key not in {("active", "labels"), ("active", "disk")}
         }
-        kit.ids(place)
+        kit.ids(workspace)
     figures(operations_killed=1, kills=kills, losses=0)
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_store_that_is_killed_while_it_is_made(lost, requests, place, figures):
-    """In an empty root, or beside layers and a log whose metadata were lost."""
-    place.back("filled" if lost else "empty")
-    metadata = os.path.join(place.root, "metadata.sqlite3")
+def test_a_store_that_is_killed_while_it_is_made(lost, requests, workspace, figures):
+    """The root is empty, or has layers and a log without the metadata."""
+    workspace.back("filled" if lost else "empty")
+    metadata = os.path.join(workspace.root, "metadata.sqlite3")
     if lost:
         for suffix in ("-wal", "-shm"):
             shutil.copyfile(metadata, metadata + suffix)
         os.unlink(metadata)
-    request = place.request("ensure_store", rootfs_size="40GB", force=lost)
+    request = workspace.request("ensure_store", rootfs_size="40GB", force=lost)
     kills = 0
-    for point in killed_at_each(requests, place, request):
+    for point in killed_at_each(requests, workspace, request):
         kills += 1
         if not lost:
-            kit.ids(place)
+            kit.ids(workspace)
         store = requests.run(request).reply["results"][0]["result"]["store"]
         assert (store["protected"], store["rootfs_size"], store["snapshots"]) == (True, 40 * GIB, 0), point
         assert lost is os.path.exists(metadata + ".lost-wal"), point
@@ -415,23 +408,23 @@ def test_a_store_that_is_killed_while_it_is_made(lost, requests, place, figures)
 
 
 @pytest.mark.parametrize("next_state", ["absent", "present"])
-def test_a_store_that_is_killed_while_it_is_removed(next_state, requests, place, figures):
-    place.back("filled")
+def test_a_store_that_is_killed_while_it_is_removed(next_state, requests, workspace, figures):
+    workspace.back("filled")
     for operation in ((MOUNT, b""), (mounted("mounted", key="making", target="{}/mnt2"), b"")):
-        succeed(requests, place, *operation)
-    remove = place.request("ensure_store", state="absent", force=True)
+        succeed(requests, workspace, *operation)
+    remove = workspace.request("ensure_store", state="absent", force=True)
     kills = 0
-    for point in killed_at_each(requests, place, remove):
+    for point in killed_at_each(requests, workspace, remove):
         kills += 1
-        request = remove if next_state == "absent" else place.request("ensure_store", rootfs_size="40GB")
+        request = remove if next_state == "absent" else workspace.request("ensure_store", rootfs_size="40GB")
         reply = requests.run(request).reply["results"][0]
         assert reply["ok"], (point, reply)
         if next_state == "absent":
-            assert not os.path.lexists(place.root), point
+            assert not os.path.lexists(workspace.root), point
         else:
-            kit.observed(place)
-            kit.ids(place)
-            succeed(requests, place, ("prepare", {"key": "after"}))
+            kit.observed(workspace)
+            kit.ids(workspace)
+            succeed(requests, workspace, ("prepare", {"key": "after"}))
             assert requests.run(remove).reply["results"][0]["ok"], point
-            assert not os.path.lexists(place.root), point
+            assert not os.path.lexists(workspace.root), point
     figures(operations_killed=1, kills=kills, losses=0)

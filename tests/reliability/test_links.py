@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whatever deletes follows no link: what links planted in a store lead to survives bit for bit.
+"""Deletions do not follow links: the targets of links planted in a store stay unchanged in every bit.
 
-Junctions and Windows' own symbolic links are planted by tests/wine/cleanup_cases.py.
+tests/wine/cleanup_cases.py plants junctions and Windows' own symbolic links.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import stat
 import threading
 
 import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.store import ensure_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition, SnapshotterError
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import filetree
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.staging import Staging
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import ensure_store
+from ansible_collections.wcow.snapshotter.tests.builders.layer_tars import layer_tar
+from ansible_collections.wcow.snapshotter.tests.builders.stores import open_store
 
 pytestmark = pytest.mark.posix
 
@@ -30,7 +31,7 @@ DIGEST = "sha256:" + "ab" * 32
 
 
 def picture(top):
-    """All that is below a directory, the directory's own times and modes included."""
+    """Return everything below a directory, including the times and modes of the directory itself."""
     found = {}
     for directory, directories, files in os.walk(top):
         for name in ("", *directories, *files):
@@ -46,7 +47,7 @@ def picture(top):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A directory beside the store. It must be the same after the test."""
+    """Return a directory next to the store. It must be the same after the test."""
     top = tmp_path / "outside"
     (top / "sub").mkdir(parents=True)
     (top / "kept").write_bytes(b"\0precious" * 1000)
@@ -59,20 +60,20 @@ def outside(tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Snapshotter(str(tmp_path / "root"), EmulatedLayers())
+    opened = open_store(str(tmp_path / "root"))
     yield opened
     opened.close()
 
 
 def plant(directory, outside):
-    """Links of every kind: to the outside, up and around, dangling, and two that lead to each other."""
+    """Plant links of every kind: to the outside, to a parent directory, dangling, and two that point to each other."""
     os.makedirs(os.path.join(directory, "deep", "er"), exist_ok=True)
-    for place in (directory, os.path.join(directory, "deep", "er")):
+    for above in (directory, os.path.join(directory, "deep", "er")):
         targets = {
             "directory": outside,
             "directory-slash": outside + "/",
             "file": os.path.join(outside, "kept"),
-            "relative": os.path.relpath(outside, place),
+            "relative": os.path.relpath(outside, above),
             "up": "..",
             "itself": ".",
             "root": "/",
@@ -81,26 +82,17 @@ def plant(directory, outside):
             "two": "one",
         }
         for name, target in targets.items():
-            os.symlink(target, os.path.join(place, "link-" + name))
+            os.symlink(target, os.path.join(above, "link-" + name))
 
     assert os.path.samefile(os.path.join(directory, "link-file"), os.path.join(outside, "kept"))
 
 
-def base_tar():
-    content = b"a"
-    return (
-        layertar.header("Files", layertar.DIRECTORY)
-        + layertar.header("Files/a", layertar.FILE, size=len(content))
-        + content
-        + layertar.padding(len(content))
-    )
+BASE = [("Files", "directory"), ("Files/a", b"a")]
 
 
-def import_base(store, data=None, progress=None):
-    stream = io.BytesIO(base_tar() + layertar.END_MARK if data is None else data)
-    return store.import_layer(
-        "base", "", {}, lambda directory, parents: store.layers.import_layer(directory, parents, stream, progress)
-    )
+def import_base(store, stream=None):
+    stream = stream or io.BytesIO(layer_tar(*BASE))
+    return store.import_layer("base", "", {}, lambda unpack: unpack(stream))
 
 
 def layer(store, number):
@@ -147,16 +139,16 @@ def test_a_snapshot_whose_directory_became_a_link_is_removed(store, outside):
 
 
 def test_directories_that_turn_into_links_meanwhile(tmp_path, outside, monkeypatch):
-    """Somebody swaps a directory for a link to the outside, and back, as fast as they can."""
+    """A thread swaps a directory for a link to the outside, and back, as fast as possible."""
     monkeypatch.setattr(filetree, "_REMOVAL_PAUSE", 0)
     layers = EmulatedLayers()
     directory = str(tmp_path / "1")
-    inside, link, aside = (str(tmp_path / name) for name in ("1/victim", "1.link", "1.aside"))
+    inside, link, other = (str(tmp_path / name) for name in ("1/victim", "1.link", "1.other"))
     done = threading.Event()
 
     def swap():
         while not done.is_set():
-            for source, target in ((inside, aside), (link, inside), (inside, link), (aside, inside)):
+            for source, target in ((inside, other), (link, inside), (inside, link), (other, inside)):
                 try:
                     os.rename(source, target)
                 except OSError:
@@ -166,7 +158,7 @@ def test_directories_that_turn_into_links_meanwhile(tmp_path, outside, monkeypat
     swapper.start()
     try:
         for _round in range(40):
-            # What is there this time is a matter of luck, and what changes all the time cannot always be deleted.
+            # The state at this moment is random. A directory that changes all the time cannot always be deleted.
             with contextlib.suppress(OSError):
                 os.makedirs(inside, exist_ok=True)
             for number in range(20):
@@ -185,26 +177,30 @@ def test_directories_that_turn_into_links_meanwhile(tmp_path, outside, monkeypat
 
 
 def test_an_import_that_fails_with_links_in_its_directory(store, outside):
-    entries = base_tar() + layertar.header("Files/s", layertar.SYMLINK, link="C:\\Windows")
+    entries = layer_tar(*BASE, ("Files/s", "symlink", "C:\\Windows"))[: -len(layertar.END_MARK)]
     planted = []
 
-    def progress(_size):
-        if not planted:
-            plant(os.path.join(layer(store, 1), "Files"), outside)
-            planted.append(True)
+    class Planting(io.BytesIO):
+        """The layer tar. Links appear in its directory when its first entries have been unpacked."""
+
+        def read(self, size=-1):
+            if not planted and os.path.isdir(os.path.join(layer(store, 1), "Files")):
+                plant(os.path.join(layer(store, 1), "Files"), outside)
+                planted.append(True)
+            return super().read(size)
 
     with pytest.raises(SnapshotterError, match="cut off"):
-        import_base(store, entries, progress)
+        import_base(store, Planting(entries))
     assert planted
     assert os.listdir(os.path.dirname(layer(store, 1))) == []
 
 
-@pytest.mark.parametrize("place", ["Files.new", "Files.old"])
+@pytest.mark.parametrize("name", ["Files.new", "Files.old"])
 @pytest.mark.parametrize("as_link", [False, True])
-def test_what_a_dead_conversion_left(store, outside, place, as_link):
+def test_what_a_dead_conversion_left(store, outside, name, as_link):
     import_base(store)
     store.prepare("key", "base")
-    left = os.path.join(layer(store, 2), place)
+    left = os.path.join(layer(store, 2), name)
     os.mkdir(os.path.join(layer(store, 2), "Files"))
     if as_link:
         os.symlink(outside, left)
@@ -255,9 +251,9 @@ def test_a_mount_that_fails_empties_its_target_without_following(store, outside,
     import_base(store)
     store.prepare("key", "base")
 
-    def fill(_tree, place, **_options):
-        plant(place, outside)
-        raise OSError(28, "No space left on device", place)
+    def fill(_tree, target, **_options):
+        plant(target, outside)
+        raise OSError(28, "No space left on device", target)
 
     monkeypatch.setattr(filetree, "write_children", fill)
     with pytest.raises(SnapshotterError, match="No space left"):
@@ -285,8 +281,8 @@ def test_a_target_that_became_a_link_is_not_emptied(store, outside, tmp_path):
 def test_a_store_full_of_links_is_removed(store, outside):
     import_base(store)
     store.prepare("key", "base")
-    for place in (layer(store, 2), layer(store, "rm-9"), layer(store, "17")):
-        plant(place, outside)
+    for directory in (layer(store, 2), layer(store, "rm-9"), layer(store, "17")):
+        plant(directory, outside)
     plant(os.path.join(store.root, "incoming"), outside)
     os.symlink(outside, layer(store, "rm-8"))
     os.symlink(os.path.join(outside, "kept"), os.path.join(store.root, "locks", "99"))
@@ -298,9 +294,9 @@ def test_a_store_full_of_links_is_removed(store, outside):
 def test_a_directory_of_the_store_that_is_a_link(store, outside, name):
     store.prepare("key")
     store.remove("key")
-    place = os.path.join(store.root, name)
-    shutil.rmtree(place, ignore_errors=True)
-    os.symlink(outside, place)
+    path = os.path.join(store.root, name)
+    shutil.rmtree(path, ignore_errors=True)
+    os.symlink(outside, path)
     ensure_store(store, "absent", force=True)
     assert not os.path.lexists(store.root)
 

@@ -1,19 +1,20 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a power cut leaves of disk files and of the metadata.
+"""Simulate what a power cut leaves of disk files and of the metadata.
 
-The model of a file: what was written before its last flush is there. Of what was written, and of changes of its length,
-since then, any part may be there or not, in sectors of 512 bytes, whatever the order in which it was written; what is
-not there is what was there before, and zeros beyond the old end. Cuts come after each single write and flush.
+The model of a file: everything written before its last flush is there. Of later writes and changes of the length, any
+part may be there or missing, in sectors of 512 bytes and in any order. A missing part has the bytes from before, and
+zeros beyond the old end. A cut comes after each single write and flush.
 
-* Growing disks: writes and flushes are recorded on their way to the file, and the model applied to them.
-* Metadata: SQLite's own writes are not seen. Its log is compared before and after each COMMIT, and the difference is
-  what may be missing while COMMIT has not returned; and so for the main file while the log is copied into it.
-* The rest is a matter of order: when the metadata records something, and when an operation says that it is done,
-  everything below the store that was made for it has been flushed, files and the directories that name them.
+* Growing disks: the test records writes and flushes, and applies the model to them.
+* Metadata: the test cannot see SQLite's own writes. It compares the log before and after each COMMIT. Any part of the
+  difference may be missing until COMMIT has returned. The same applies to the main file while the log is copied into
+  it.
+* The rest is a matter of order. When the metadata records something, and when an operation reports success, everything
+  that was made for it below the store has been flushed: files, and the directories that contain their names.
 
-Not modelled: sectors that read as garbage, disks that say they have flushed and have not.
+Not modelled: sectors that read as garbage, and disks that report a flush that they did not do.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import dispatch, metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import growth, reader, view
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx.bat import bat_entries
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore, Transaction
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import file as metastore_file
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, Usage
 
 from . import kit, test_kill
@@ -43,7 +47,7 @@ GIB = 1024**3
 MIB = 1024**2
 SECTOR = 512
 
-#: Up to so many parts, all combinations of what is there are tried; so many random ones beyond.
+#: Up to this number of parts, the test tries all combinations. For more parts, it tries this number of random ones.
 FEW = 6
 MANY = 12
 
@@ -52,13 +56,13 @@ MANY = 12
 
 
 class Recorder:
-    """The writes to one file in order: (offset, data), a length that it was given, or None for a flush."""
+    """The writes to one file in order: (offset, data), a new length, or None for a flush."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
         self.events: list[Any] = []
         self._path = path
         self._fsync = os.fsync
-        monkeypatch.setattr(vhdx, "open", self._open, raising=False)
+        monkeypatch.setattr(view, "open", self._open, raising=False)
         monkeypatch.setattr(os, "fsync", self._flush)
 
     def _open(self, path: str, mode: str, **options: Any) -> Any:
@@ -72,7 +76,7 @@ class Recorder:
 
 
 class Recorded:
-    """A file that tells of the writes to it."""
+    """A file that reports its writes to a recorder."""
 
     def __init__(self, file: Any, events: list[Any]) -> None:
         self._file = file
@@ -97,7 +101,7 @@ class Recorded:
 
 
 def parts(event: Any) -> list[Any]:
-    """What of an event may be there or not, each for itself: sectors of a write, or a length."""
+    """Return the parts of an event that can be missing separately: the sectors of a write, or a length."""
     if isinstance(event, int):
         return [event]
     offset, data = event
@@ -118,7 +122,7 @@ def apply(image: bytearray, changes: list[Any]) -> bytearray:
 
 
 def survivors(events: list[list[Any]], chance: random.Random) -> Iterator[list[Any]]:
-    """What may be left of events, each given by its parts: all combinations if there are few, else a choice of them."""
+    """Yield what may be left of events that are given by their parts: all combinations if there are few, else some."""
     everything = [part for event in events for part in event]
     if len(everything) <= FEW:
         for chosen in range(1 << len(everything)):
@@ -134,7 +138,7 @@ def survivors(events: list[list[Any]], chance: random.Random) -> Iterator[list[A
 
 
 def cuts(image: bytes, events: list[Any], chance: random.Random) -> Iterator[tuple[bool, bytearray]]:
-    """Each image that a power cut may leave; whether it is what a flush has made sure of, for good."""
+    """Yield each image that a power cut may leave, and whether a flush has made exactly this image durable."""
     durable = bytearray(image)
     pending: list[Any] = []
     for event in events:
@@ -155,38 +159,40 @@ BLOCKS = {0: b"first", 3: b"fourth", 20_000: b"beyond"}
 
 
 def disk_with_blocks(path: str, *, bat_last: bool) -> None:
-    """A disk of 20 GiB with data in some blocks. With ``bat_last`` nothing lies behind its table but an empty space."""
+    """Make a disk of 20 GiB with data in some blocks. With ``bat_last``, nothing but empty space follows its table."""
     vhdx.create(path, 20 * GIB)
     if bat_last:
         return
     with open(path, "r+b") as file:
-        bat = vhdx._load_stable(file, path).bat
+        bat = reader.load_stable(file, path).bat
         for number, text in BLOCKS.items():
-            place = file.seek(0, os.SEEK_END)
+            end = file.seek(0, os.SEEK_END)
             file.write(text.ljust(MIB, b"."))
-            # Every 4096 payload entries one for a sector bitmap: 2^23 sectors of 512 bytes in blocks of 1 MiB.
+            # After 4096 payload entries comes one sector bitmap entry: 2^23 sectors of 512 bytes in blocks of 1 MiB.
             file.seek(bat.offset + 8 * (number + number // 4096))
-            file.write(struct.pack("<Q", place | 6))
+            file.write(struct.pack("<Q", end | 6))
 
 
 def blocks(file: Any, info: vhdx.DiskInfo) -> dict[int, bytes]:
-    """What the blocks hold, as a reader finds them who applies a pending log."""
-    disk = vhdx._load_stable(file, "image")
-    view = vhdx._View(file, "image")
-    view.updates, view.size = disk.updates, disk.size_after_replay
+    """Return the contents of the blocks, as seen by a reader that replays a pending log."""
+    disk = reader.load_stable(file, "image")
+    replayed = view.View(file, "image")
+    replayed.updates, replayed.size = disk.updates, disk.size_after_replay
     found = {}
-    table = view.read(disk.bat.offset, vhdx._bat_entries(info) * 8, "the table")
+    table = replayed.read(disk.bat.offset, bat_entries(info) * 8, "the table")
     for index, (entry,) in enumerate(struct.iter_unpack("<Q", table)):
         if entry:
             assert entry & 7 == 6
-            found[index - index // 4097] = view.read(entry >> 20 << 20, MIB, "a block").rstrip(b".")
+            found[index - index // 4097] = replayed.read(entry >> 20 << 20, MIB, "a block").rstrip(b".")
     return found
 
 
 def interrupted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a growth to 30 GiB behind that is in the log and nowhere else."""
+    """Leave a growth to 30 GiB that exists only in the log."""
     with monkeypatch.context() as patch:
-        patch.setattr(vhdx, "_finish_log", lambda *_arguments: (_ for _ in ()).throw(RuntimeError("the power is gone")))
+        patch.setattr(
+            growth, "finish_log", lambda *_arguments: (_ for _ in ()).throw(RuntimeError("the power is gone"))
+        )
         with pytest.raises(RuntimeError):
             vhdx.grow(path, 30 * GIB)
     assert vhdx.read_info(path).log_pending
@@ -234,19 +240,19 @@ def test_growing_a_disk(size, bat_last, pending, tmp_path, monkeypatch, figures)
 # -- metadata ----------------------------------------------------------------------------------------------------------
 
 
-def change_prepare(tx: metastore.Transaction) -> None:
+def change_prepare(tx: Transaction) -> None:
     tx.create_snapshot(ACTIVE, "new", "layer-0", {f"label-{number}": "x" * 300 for number in range(20)})
 
 
-def change_commit(tx: metastore.Transaction) -> None:
+def change_commit(tx: Transaction) -> None:
     tx.commit_active("active", "new", Usage(1, 2), {"l": "1"})
 
 
-def change_remove(tx: metastore.Transaction) -> None:
+def change_remove(tx: Transaction) -> None:
     tx.remove("active")
 
 
-def change_update(tx: metastore.Transaction) -> None:
+def change_update(tx: Transaction) -> None:
     for number in range(30):
         tx.update_info(f"layer-{number}", {"l": "2" * 500})
 
@@ -255,7 +261,7 @@ CHANGES = [change_prepare, change_commit, change_remove, change_update]
 
 
 def records(path: str) -> Any:
-    """All that is recorded, from a file that is checked to be whole."""
+    """Return all records of a file, after a check that the file is intact."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -271,7 +277,7 @@ def read(path: str) -> bytes:
 
 
 def difference(before: bytes, after: bytes) -> list[Any]:
-    """The sectors that differ, as changes."""
+    """Return the sectors that differ, as changes."""
     return [
         (start, after[start : start + SECTOR])
         for start in range(0, len(after), SECTOR)
@@ -302,7 +308,7 @@ def test_metadata(change, reused, tmp_path, figures):
             tx.create_snapshot(ACTIVE, f"a-{number}", f"layer-{number - 1}" if number else "", {"l": str(number)})
             tx.commit_active(f"a-{number}", f"layer-{number}", Usage(0, 0), {"l": str(number)})
         tx.create_snapshot(ACTIVE, "active", "layer-29")
-    # Somebody else has it open, or the one who closes it would clear the log away.
+    # A second connection is open, because the last one to close would delete the log.
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("SELECT * FROM sequence").fetchall()
         if reused:
@@ -319,7 +325,7 @@ def test_metadata(change, reused, tmp_path, figures):
             assert look(before[0], bytes(apply(bytearray(before[1]), kept))) in (old, new)
         for length in range(len(before[1]), len(after[1]), SECTOR):
             assert look(before[0], after[1][:length]) in (old, new)
-        # The log is copied into the main file: whatever of it is there, the log has it all.
+        # The log is copied into the main file. Whatever part of it arrives, the log is complete.
         assert other.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0] == 0
         copied = read(path)
         for kept in survivors([[sector] for sector in difference(after[0], copied)], chance):
@@ -329,17 +335,59 @@ def test_metadata(change, reused, tmp_path, figures):
     figures(generated_cases=tried, losses=0)
 
 
+def test_a_change_that_is_not_durable(tmp_path, figures):
+    """It may be lost, but only as a whole, and not once a durable change is on disk that follows it."""
+    path, copy = str(tmp_path / "metadata.sqlite3"), str(tmp_path / "copy.sqlite3")
+    chance = random.Random(3)
+    tried = 0
+
+    def look(log: bytes) -> Any:
+        nonlocal tried
+        tried += 1
+        for name, data in ((copy, main), (copy + "-wal", log)):
+            with open(name, "wb") as file:
+                file.write(data)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(copy + "-shm")
+        return records(copy)
+
+    store = Metastore(path, create=True)
+    with store.write() as tx:
+        tx.create_snapshot(ACTIVE, "active")
+    main, before = read(path), read(path + "-wal")
+    with store.write(durable=False) as tx:
+        tx.set_owner("active", "process 1")
+    between = read(path + "-wal")
+    with store.write() as tx:
+        change_commit(tx)
+    after = read(path + "-wal")
+    assert read(path) == main
+    old, owned, new = look(before), look(between), look(after)
+    assert old != owned != new
+    for kept in survivors([[sector] for sector in difference(before, between)], chance):
+        assert look(bytes(apply(bytearray(before), kept))) in (old, owned)
+    # Nothing of the first change is flushed when the second one is written.
+    parts_of_both = [[sector] for sector in difference(before, after)]
+    for kept in survivors(parts_of_both, chance):
+        assert look(bytes(apply(bytearray(before), kept))) in (old, owned, new)
+    for length in range(len(before), len(after), SECTOR):
+        assert look(after[:length]) in (old, owned, new)
+    store.close()
+    figures(generated_cases=tried, losses=0)
+
+
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
 class Journal:
-    """What below a directory has been made and not been flushed: files by path, and the directories that name them."""
+    """Everything below a directory that was made and not flushed: paths of files, and directories with their names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, top: str) -> None:
         self._top = os.path.join(top, "")
         self.unflushed: set[str] = set()
         for owner, name in (
             (builtins, "open"),
+            (os, "open"),
             (os, "mkdir"),
             (os, "rename"),
             (os, "replace"),
@@ -349,13 +397,14 @@ class Journal:
             (os, "unlink"),
             (os, "rmdir"),
         ):
-            monkeypatch.setattr(owner, name, self._noting(getattr(owner, name), getattr(self, f"_{name}")))
+            note = self._open_descriptor if (owner, name) == (os, "open") else getattr(self, f"_{name}")
+            monkeypatch.setattr(owner, name, self._noting(getattr(owner, name), note))
 
     def _noting(self, function: Any, note: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
             there = os.path.lexists(arguments[0]) if isinstance(arguments[0], str) else True
             result = function(*arguments, **options)
-            # With a descriptor of a directory, something is being destroyed: no need to flush that.
+            # An operation with a descriptor of a directory is part of a removal, which does not need a flush.
             if "dir_fd" not in options and "src_dir_fd" not in options:
                 note(there, *arguments)
             return result
@@ -372,6 +421,11 @@ class Journal:
                 self._add(os.path.dirname(path))
         elif isinstance(path, str) and "+" in mode:
             self._add(path)
+
+    def _open_descriptor(self, there: bool, path: str, flags: int, *_rest: Any) -> None:
+        # Code that writes uses ``open``. Any other file is empty, and has nothing but its name.
+        if flags & os.O_CREAT and not there:
+            self._add(os.path.dirname(path))
 
     def _mkdir(self, _there: bool, path: str, *_rest: Any) -> None:
         self._add(os.path.dirname(path))
@@ -399,7 +453,7 @@ class Journal:
         self.unflushed.discard(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     def left(self) -> list[str]:
-        """What is to be complained of. What holds nothing is not: locks, and SQLite sees to its own files."""
+        """Return the paths without a required flush. Locks have no content, and SQLite flushes its own files."""
         return sorted(
             path
             for path in self.unflushed
@@ -412,32 +466,32 @@ class Journal:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    place = kit.Place(str(tmp_path_factory.mktemp("store") / "place"))
-    place.keep("empty")
+def workspace(tmp_path_factory):
+    workspace = kit.Workspace(str(tmp_path_factory.mktemp("store") / "workspace"))
+    workspace.keep("empty")
     with kit.Requests() as requests:
-        test_kill.fill(requests, place)
-        place.keep("filled")
-        yield place
+        test_kill.fill(requests, workspace)
+        workspace.keep("filled")
+        yield workspace
 
 
 @pytest.mark.parametrize("name", [name for name, case in test_kill.CASES.items() if not case.fails])
-def test_what_is_recorded_is_flushed(name, place, monkeypatch):
+def test_what_is_recorded_is_flushed(name, workspace, monkeypatch):
     case = test_kill.CASES[name]
-    place.back("empty" if case.new_store else "filled")
+    workspace.back("empty" if case.new_store else "filled")
     with kit.Requests() as requests:
-        test_kill.give(requests, place, case)
+        test_kill.give(requests, workspace, case)
     missing = []
-    journal = Journal(monkeypatch, os.path.dirname(place.directory))
+    journal = Journal(monkeypatch, os.path.dirname(workspace.directory))
 
     def note(point: str) -> None:
         if point == "metadata.commit.before":
-            missing.extend(path for path in journal.left() if path.startswith(place.root))
+            missing.extend(path for path in journal.left() if path.startswith(workspace.root))
 
-    monkeypatch.setattr(metastore, "failpoint", note)
+    monkeypatch.setattr(metastore_file, "failpoint", note)
     operation, arguments = case.operation
-    request = json.dumps(place.request(operation, **arguments)).encode()
-    reply = dispatch.handle(request, io.BytesIO(case.attachment))
+    request = json.dumps(workspace.request(operation, **arguments)).encode()
+    reply = door.handle(request, io.BytesIO(case.attachment))
     missing += journal.left()
     monkeypatch.undo()
     assert reply["results"][0]["ok"], reply

@@ -13,10 +13,18 @@ from ansible_collections.wcow.snapshotter.tests.wine import kit
 
 
 class Folder(NamedTuple):
-    """A folder on drive C:, as a Windows program names it, and as this machine does."""
+    """A folder on drive C:, as the path for a Windows program and as the path on this machine."""
 
     windows: str
     path: pathlib.Path
+
+
+def pytest_collection_modifyitems(items):
+    # A suite is one test that takes minutes. Each of the two workers begins with one half of the tests: with a suite.
+    suites = [item for item in items if item.path.name == "test_suites.py"]
+    others = [item for item in items if item not in suites]
+    half = len(others) // 2
+    items[:] = [*suites[::2], *others[:half], *suites[1::2], *others[half:]]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +35,7 @@ def windows():
 
 @pytest.fixture
 def winpython(windows):
-    """Runs Windows Python, see ``kit.Windows.python``; output is text, and a failure shows what it wrote."""
+    """Run Windows Python, see ``kit.Windows.python``; the output is text, and a failure shows it."""
 
     def run(*arguments, check=True, **options):
         done = windows.python(*arguments, capture_output=True, encoding="utf-8", **options)
@@ -40,7 +48,7 @@ def winpython(windows):
 
 @pytest.fixture
 def folder(windows, tmp_path):
-    """An empty folder for this test, beside those of other tests."""
+    """An empty folder for this test."""
     path = windows.drive / "tests" / tmp_path.name
     path.mkdir(parents=True)
     return Folder(rf"C:\tests\{path.name}", path)

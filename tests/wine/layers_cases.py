@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The windows layer store in Windows Python, on the stand-in DLLs: run by test_layers.py."""
+"""The Windows layer store in Windows Python, with the stand-in DLLs: run by test_layers.py."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from core.errors import FailedPrecondition, InvalidArgument, NotFound, SnapshotterError
-from core.formats import layerfiletar, layertar, vhdx
-from core.layers import windows_attachment, windows_mounts
-from core.layers.windows import WindowsLayers
+from core.formats import vhdx
+from core.formats.tar import layertar
+from core.layers.windows import attachment, mounts, record
+from core.layers.windows.store import WindowsLayers
 from core.snapshotter import Snapshotter
-from core.win32 import bindflt, kernel32, vmcompute
+from core.win32 import bindflt, kernel32, ntdll, trace, vmcompute
 
 GIB = 1024**3
 MTIME = 1_600_000_000_123_456_700
@@ -69,7 +72,7 @@ def tar(*entries):
 
 @pytest.fixture(autouse=True)
 def standins(tmp_path, monkeypatch):
-    """A log of its own for each test, real templates, and a volume that can be opened."""
+    """A log for each test, real templates, and a volume that can be opened."""
     blank = tmp_path / "blank.vhdx"
     vhdx.create(blank, 20 * GIB)
     for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
@@ -77,8 +80,6 @@ def standins(tmp_path, monkeypatch):
     monkeypatch.setenv("WCSTUB_LOG", str(tmp_path / "stub.log"))
     monkeypatch.setenv("WCSTUB_VOLUME", "\\\\?\\C:\\")
     monkeypatch.setenv("WCSTUB_RULES", "")
-    (tmp_path / "temp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
     return tmp_path
 
 
@@ -86,7 +87,6 @@ class Store:
     def __init__(self, top):
         self.top = str(top)
         self.root = os.path.join(self.top, "root")
-        self.temporary = os.path.join(os.path.dirname(os.environ["WCSTUB_LOG"]), "temp")
         self.layers = WindowsLayers()
         self.snapshotter = Snapshotter(self.root, self.layers)
 
@@ -95,16 +95,13 @@ class Store:
         return self
 
     def unpack(self, name, parent, *entries):
-        def write(directory, parents):
-            return self.layers.import_layer(directory, parents, io.BytesIO(tar(*entries)))
-
-        return self.snapshotter.import_layer(name, parent, {}, write)
+        return self.snapshotter.import_layer(name, parent, {}, lambda unpack: unpack(io.BytesIO(tar(*entries))))
 
     def path(self, *parts):
         return os.path.join(self.root, "snapshots", *parts)
 
     def write(self, number, text="changed", name="a.txt"):
-        """What a container writes: the stand-in keeps the contents of a scratch disk beside it."""
+        """Write as a container does: the stand-in keeps the contents of a scratch disk in a directory next to it."""
         directory = self.path(str(number), "sandbox.contents", "Files")
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, name), "w") as file:
@@ -117,9 +114,14 @@ class Store:
             for name in [*directories, *files]
         )
 
+    def transport(self):
+        """The transport folders that exist."""
+        top = os.path.join(self.root, "transport")
+        return os.listdir(top) if os.path.isdir(top) else []
+
     def state(self):
         snapshots = [info._replace(updated="") for info in self.snapshotter.walk()]
-        return [snapshot._replace(created="") for snapshot in snapshots], self.tree(), os.listdir(self.temporary)
+        return [snapshot._replace(created="") for snapshot in snapshots], self.tree(), self.transport()
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def store(tmp_path):
 
 
 def calls(start=0):
-    """The names of the calls since the byte ``start`` of the log, and its end."""
+    """The names of the calls after byte ``start`` of the log, and the end of the log."""
     try:
         with open(os.environ["WCSTUB_LOG"], encoding="utf-8") as log:
             log.seek(start)
@@ -153,14 +155,14 @@ def mounted(store):
     store.snapshotter.mount("key", store.top + "\\mnt")
 
 
-def in_the_making(store):
+def unfinished_base(store):
     store.snapshotter.prepare("key")
     with open(store.path("1", "Files", "a.txt"), "w") as file:
         file.write("a")
 
 
 def with_utility_vm(store):
-    in_the_making(store)
+    unfinished_base(store)
     os.makedirs(store.path("1", *BOOT.split("/")))
     with open(store.path("1", *BOOT.split("/"), "BCD"), "w") as file:
         file.write("regf")
@@ -185,7 +187,7 @@ OPERATIONS = {
     "prepare with a size": (lambda store: store.base(), lambda store: store.snapshotter.prepare("key", "base", SIZE)),
     "grow": (prepared, lambda store: store.snapshotter.grow_scratch("key", 40 * GIB)),
     "commit": (prepared, lambda store: store.snapshotter.commit("name", "key")),
-    "commit of a base": (in_the_making, lambda store: store.snapshotter.commit("name", "key")),
+    "commit of a base": (unfinished_base, lambda store: store.snapshotter.commit("name", "key")),
     "commit of a base with a utility VM": (with_utility_vm, lambda store: store.snapshotter.commit("name", "key")),
     "export": (prepared, export),
     "mount": (prepared, lambda store: store.snapshotter.mount("key", store.top + "\\mnt")),
@@ -194,14 +196,14 @@ OPERATIONS = {
     "remove": (prepared, lambda store: store.snapshotter.remove("key")),
 }
 
-# What ends an operation or undoes it is not its failure: the next one on the layer does it again.
+# These calls end or undo an operation. If they fail, the operation succeeds, and the next one repeats them.
 FORGIVEN = {("commit", "DeactivateLayer"), ("export", "DeactivateLayer")}
 
-# What of these was done stays, and the next attempt goes on from there: hives, a view's disk, an ended mapping.
+# What these have done stays, and the next attempt continues from it: hives, a view's disk, an ended mapping.
 CONTINUED = {"commit of a base", "commit of a base with a utility VM", "mount of a view", "unmount"}
 
 codes = itertools.count(25000)
-# A rule counts by its text without the action, so each use has one more zero before its number.
+# The stand-ins count per text of a rule without its action, so each use adds a zero before the number.
 zeros = collections.Counter()
 
 
@@ -219,7 +221,7 @@ def test_each_call_failing_in_turn(operation, when, tmp_path, monkeypatch):
     assert made
     for number, call in enumerate(made):
         if call in {"ORCloseHive", "NameToGuid", "OpenVirtualDisk", "BfSetupFilter"} and when:
-            # Nobody looks at what they gave if they failed.
+            # Their result is not used after a failure.
             continue
         store = Store(tmp_path / str(number))
         prepare(store)
@@ -257,17 +259,17 @@ def test_each_call_failing_in_turn(operation, when, tmp_path, monkeypatch):
         assert [snapshot.name for snapshot in snapshots] == [snapshot.name for snapshot in expected[0]]
         assert temporary == []
         for snapshot in snapshots:
-            settle(store, str(snapshot.id))
+            assert_detached(store, str(snapshot.id))
         store.snapshotter.close()
 
 
-def settle(store, number):
-    """Nothing is attached any more once a layer can be renamed."""
+def assert_detached(store, number):
+    """A layer that can be renamed is not attached."""
     if store.layers.mounted_at(store.path(number)):
         store.snapshotter.unmount(store.top + "\\mnt")
     if os.path.isdir(store.path(number)):
-        windows_mounts.settle(store.path(number))
-        windows_attachment.release(store.path(number))
+        mounts.finish_interrupted_work(store.path(number))
+        attachment.release(store.path(number))
         os.rename(store.path(number), store.path("moved"))
         os.rename(store.path("moved"), store.path(number))
 
@@ -278,7 +280,7 @@ def settle(store, number):
 def test_scratch_disks(store):
     store.base().snapshotter.prepare("key", "base", SIZE)
     found = store.snapshotter.scratch("key")
-    # The stand-in grows no disk.
+    # The stand-in does not grow disks.
     assert found == (store.path("2", "sandbox.vhdx"), 20 * GIB, os.path.getsize(found.path), False, None)
     store.snapshotter.mount("key", store.top + "\\mnt")
     attached = store.snapshotter.scratch("key")
@@ -302,6 +304,16 @@ def test_a_disk_in_use_is_attached(store):
     assert store.snapshotter.scratch("key").attached
     vmcompute.deactivate_layer(store.path("2"))
     assert not store.snapshotter.scratch("key").attached
+
+
+def test_a_read_only_template_is_copied(store):
+    """It is only read; containerd opens it for writing. The scratch is not read-only."""
+    store.base()
+    os.chmod(store.path("1", "blank.vhdx"), 0o444)
+    store.snapshotter.prepare("key", "base")
+    with open(store.path("2", "sandbox.vhdx"), "r+b"):
+        pass
+    os.chmod(store.path("1", "blank.vhdx"), 0o666)
 
 
 def test_a_template_that_only_windows_reads_is_copied(store, monkeypatch):
@@ -371,7 +383,7 @@ def test_a_target_that_is_not_empty_is_refused(store):
 
 
 def restart(store):
-    """What a restart of the host does: mappings and attachments are gone, and what the mapping had shown."""
+    """Do what a restart of the host does: mappings and attachments are gone, and so is what the mapping showed."""
     target = store.top + "\\mnt"
     bindflt.remove_mapping(target)
     vmcompute.unprepare_layer(store.path("2"))
@@ -405,8 +417,9 @@ def test_after_a_restart_of_the_host(store, operation):
 
 
 @pytest.mark.parametrize("depth", ["active", "prepared"])
-def test_remove_detaches_what_a_dead_process_left(store, depth):
+def test_remove_detaches_what_an_ended_process_left(store, depth):
     prepared(store)
+    record.write(store.path("2"), record.Attachment("", read_only=False))
     vmcompute.activate_layer(store.path("2"))
     if depth == "prepared":
         vmcompute.prepare_layer(store.path("2"), [store.path("1")])
@@ -416,10 +429,53 @@ def test_remove_detaches_what_a_dead_process_left(store, depth):
     assert not os.path.exists(store.path("rm-2"))
 
 
+def test_remove_deactivates_what_another_program_left_active(store):
+    """As containerd does."""
+    prepared(store)
+    vmcompute.activate_layer(store.path("2"))
+    store.snapshotter.remove("key")
+    assert not os.path.exists(store.path("2"))
+
+
+@pytest.mark.parametrize("operation", ["commit", "mount", "export", "remove"])
+def test_a_layer_that_another_program_has_prepared_is_left_to_it(store, monkeypatch, operation):
+    """A container runs in it: without the filter it would lose its files."""
+    prepared(store)
+    vmcompute.activate_layer(store.path("2"))
+    vmcompute.prepare_layer(store.path("2"), [store.path("1")])
+    before, (_, start) = store.state(), calls()
+    code = "0xaa" if operation == "remove" else "0xb7"
+    with pytest.raises(SnapshotterError, match=rf"\({code}\)") as caught:
+        OPERATIONS[operation][1](store)
+    assert "a container runs in it" in caught.value.details["advice"]
+    assert store.state() == before
+    made = calls(start)[0]
+    assert "UnprepareLayer" not in made
+    assert operation == "remove" or "DeactivateLayer" not in made
+    # Still prepared: this succeeds once.
+    vmcompute.unprepare_layer(store.path("2"))
+
+
+@pytest.mark.parametrize("operation", ["commit", "mount", "export", "remove"])
+def test_after_a_restart_a_container_has_the_layer(store, monkeypatch, operation):
+    """The record of our mount is from before the restart, so what is attached is not ours."""
+    mounted(store)
+    restart(store)
+    started = ntdll.get_boot_time()
+    monkeypatch.setattr(ntdll, "get_boot_time", lambda: started + 3600 * 10**7)
+    vmcompute.activate_layer(store.path("2"))
+    vmcompute.prepare_layer(store.path("2"), [store.path("1")])
+    _, start = calls()
+    with pytest.raises(SnapshotterError, match=r"\(0x(aa|b7)\)"):
+        OPERATIONS[operation][1](store)
+    assert "UnprepareLayer" not in calls(start)[0]
+    vmcompute.unprepare_layer(store.path("2"))
+
+
 @pytest.mark.parametrize("operation", ["commit", "mount", "export", "remove"])
 def test_a_conversion_that_died_is_undone_by_what_comes_next(store, operation):
     prepared(store)
-    windows_attachment.note(store.path("2"), windows_attachment.Attachment("", read_only=False))
+    record.write(store.path("2"), record.Attachment("", read_only=False))
     vmcompute.activate_layer(store.path("2"))
     vmcompute.prepare_layer(store.path("2"), [store.path("1")])
     OPERATIONS[operation][1](store)
@@ -467,16 +523,18 @@ def test_a_layer_that_was_not_read_to_its_end_is_never_finished(store, parent, f
     }[fault]
     _, start = calls()
 
-    def write(directory, parents):
+    def fill(unpack):
+        snapshots = os.path.join(store.snapshotter.root, "snapshots")
+        newest = max((name for name in os.listdir(snapshots) if name.isdigit()), key=int)
         try:
-            return store.layers.import_layer(directory, parents, io.BytesIO(data))
+            return unpack(io.BytesIO(data))
         finally:
-            assert os.listdir(directory) == []
+            assert os.listdir(os.path.join(snapshots, newest)) == []
 
     with pytest.raises(SnapshotterError):
-        store.snapshotter.import_layer("bad", parent, {}, write)
+        store.snapshotter.import_layer("bad", parent, {}, fill)
     assert calls(start)[0] == ["DestroyLayer"]
-    assert os.listdir(store.temporary) == []
+    assert store.transport() == []
     assert store.tree() == store.tree()
 
 
@@ -485,9 +543,7 @@ def test_entries_do_not_pass_through_a_junction_of_the_layer(store, tmp_path):
     link = layertar.header("Files/link", layertar.SYMLINK, link="C:\\Windows", pax={layertar.FILE_ATTRIBUTES: "1040"})
     data = tar(("Files", None))[: -len(layertar.END_MARK)] + link + tar(("Files/link/x", b"x"))
     with pytest.raises(InvalidArgument, match="lies below 'Files/link'"):
-        store.snapshotter.import_layer(
-            "bad", "", {}, lambda directory, parents: store.layers.import_layer(directory, parents, io.BytesIO(data))
-        )
+        store.snapshotter.import_layer("bad", "", {}, lambda unpack: unpack(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize(
@@ -503,22 +559,20 @@ def test_nothing_is_reached_through_a_junction_of_a_parent(store, tmp_path, monk
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_text("secret")
-    junction = {layertar.FILE_ATTRIBUTES: "1040", layerfiletar.MOUNT_POINT: "1"}
+    junction = {layertar.FILE_ATTRIBUTES: "1040", layertar.MOUNT_POINT: "1"}
     top = tar(("Files", None)).removesuffix(layertar.END_MARK)
     way = layertar.header("Files/way", layertar.SYMLINK, link=str(outside), pax=junction)
 
     def unpack(name, parent, data):
-        def write(directory, parents):
-            return store.layers.import_layer(directory, parents, io.BytesIO(data + layertar.END_MARK))
-
-        store.snapshotter.import_layer(name, parent, {}, write)
+        stream = io.BytesIO(data + layertar.END_MARK)
+        store.snapshotter.import_layer(name, parent, {}, lambda unpack: unpack(stream))
 
     unpack("base", "", top + way)
     with pytest.raises(InvalidArgument, match="way"):
         unpack("layer", "base", top + entry)
     assert [info.name for info in store.snapshotter.walk()] == ["base"]
     assert os.listdir(store.path()) == ["1"]
-    assert os.listdir(store.temporary) == []
+    assert store.transport() == []
     assert (outside / "secret.txt").read_text() == "secret"
 
 
@@ -531,7 +585,7 @@ def test_a_base_layer_deletes_nothing(store):
 
 
 def test_parents_of_one_name_are_refused(store):
-    """Windows tells layers apart by the names of their directories; two stores have equal ones."""
+    """Windows identifies layers by the names of their directories, which may be equal in two stores."""
     store.base().snapshotter.prepare("key", "base")
     other = Store(store.top + "\\other").base()
     other.snapshotter.close()
@@ -545,7 +599,7 @@ def test_parents_of_one_name_are_refused(store):
         with pytest.raises(InvalidArgument, match=r"root\\snapshots\\1 and .*other\\root\\snapshots\\1 have the same"):
             operation()
         assert store.tree() == tree
-        settle(store, "2")
+        assert_detached(store, "2")
     assert "PrepareLayer" not in calls()[0]
     os.makedirs(store.path("3"))
     with pytest.raises(InvalidArgument, match="have the same directory name"):
@@ -578,7 +632,7 @@ def test_a_conversion_that_was_not_committed_leaves_nothing_to_the_next(store, m
 
 
 def contents(data):
-    """The entries of a tar but for the time of change, which Wine does not set, with their bytes."""
+    """The entries of a tar with their bytes, without the time of change, which Wine does not set."""
     reader = layertar.LayerReader(io.BytesIO(data))
     return [
         (entry._replace(pax={key: value for key, value in entry.pax.items() if key != "ctime"}), reader.read(1 << 20))
@@ -591,12 +645,7 @@ def test_round_trips(store):
     out = io.BytesIO()
     store.layers.export_layer(store.path("1"), [], out)
     again = io.BytesIO()
-    store.snapshotter.import_layer(
-        "again",
-        "",
-        {},
-        lambda directory, parents: store.layers.import_layer(directory, parents, io.BytesIO(out.getvalue())),
-    )
+    store.snapshotter.import_layer("again", "", {}, lambda unpack: unpack(io.BytesIO(out.getvalue())))
     store.layers.export_layer(store.path("2"), [], again)
     first, second = (contents(data.getvalue()) for data in (out, again))
     assert second == first
@@ -615,7 +664,7 @@ def test_streams_of_directories_are_kept_but_not_that_of_a_mount(store):
             stream.write("x")
     with open(files + "\\a.txt", "w") as file:
         file.write("changed")
-    # What cannot be in a tar is left out of it, as by hcsshim.
+    # What a tar cannot hold is left out, as in hcsshim.
     out = io.BytesIO()
     store.layers.export_layer(store.path("2"), [store.path("1")], out)
     assert [entry.name for entry, _ in contents(out.getvalue())][:3] == ["Files", "Files/a.txt", "Files/sub"]
@@ -635,8 +684,8 @@ def test_a_layer_over_a_utility_vm_shares_its_files_but_not_its_boot_configurati
     assert os.path.exists(store.path("2", "UtilityVM", "SystemTemplate.vhdx"))
 
 
-def test_a_base_in_the_making_becomes_a_base_or_a_layer(store):
-    in_the_making(store)
+def test_a_base_unfinished_base_becomes_a_base_or_a_layer(store):
+    unfinished_base(store)
     store.snapshotter.commit("base", "key")
     for hive in ("DEFAULT", "SAM", "SECURITY", "SOFTWARE", "SYSTEM"):
         assert os.path.isfile(store.path("1", *CONFIG.split("/"), hive))
@@ -653,9 +702,9 @@ def test_a_base_in_the_making_becomes_a_base_or_a_layer(store):
 
 
 def test_a_utility_vm_needs_its_boot_configuration(store):
-    in_the_making(store)
+    unfinished_base(store)
     os.makedirs(store.path("1", "UtilityVM", "Files"))
-    with pytest.raises(FailedPrecondition, match=r"failed to find .*Boot\\BCD"):
+    with pytest.raises(FailedPrecondition, match=r"UtilityVM must contain .*: failed to find .*Boot\\BCD"):
         store.snapshotter.commit("base", "key")
     assert "ProcessBaseImage" not in calls()[0]
     os.makedirs(store.path("1", *BOOT.split("/")))
@@ -759,9 +808,8 @@ def test_long_paths(store):
 
 @pytest.fixture
 def ask(tmp_path):
-    """Makes a request in a process of its own, as in life: what the stand-ins remember is gone in between."""
+    """Run each request in a process of its own, as on a node: the stand-ins forget their state in between."""
     root = str(tmp_path / "root")
-    environment = {**os.environ, "TEMP": str(tmp_path / "temp"), "TMP": str(tmp_path / "temp")}
 
     def make(*operations, rules="", dies=False, contents="0"):
         request = {
@@ -771,9 +819,9 @@ def ask(tmp_path):
             "operations": [{"operation": name, "arguments": arguments} for name, arguments in operations],
         }
         done = subprocess.run(
-            [sys.executable, "-X", "utf8", "-m", "core"],
+            [sys.executable, "-X", "utf8", "-m", "core.door"],
             input=json.dumps(request),
-            env={**environment, "WCSTUB_RULES": rules, "WCSTUB_CONTENTS": contents},
+            env={**os.environ, "WCSTUB_RULES": rules, "WCSTUB_CONTENTS": contents},
             capture_output=True,
             text=True,
             check=False,
@@ -803,14 +851,47 @@ def test_through_the_door(ask, tmp_path):
     assert os.listdir(tmp_path / "root" / "snapshots") == []
 
 
-# With contents, layers stay attached when the process that attached them is gone.
+# With contents, layers stay attached after the process that attached them has ended.
 @pytest.mark.parametrize("contents", ["0", "1"])
 @pytest.mark.parametrize("call", ["ActivateLayer", "PrepareLayer", "ExportLayer", "ImportLayer", "DeactivateLayer"])
-def test_a_commit_whose_process_died_is_done_again(ask, tmp_path, call, contents):
+def test_a_commit_whose_process_died_is_repeated(ask, tmp_path, call, contents):
     ask(("prepare", {"key": "key"}), ("commit", {"name": "base", "key": "key"}))
     ask(("prepare", {"key": "c1", "parent": "base"}))
     ask(("commit", {"name": "layer", "key": "c1"}), rules=call + ":1=crash", dies=True, contents=contents)
     ask(("commit", {"name": "layer", "key": "c1"}), contents=contents)
     assert os.path.isdir(tmp_path / "root" / "snapshots" / "2" / "Hives")
-    assert os.listdir(tmp_path / "temp") == []
+    assert os.listdir(tmp_path / "root" / "transport") == []
     assert not os.path.exists(tmp_path / "root" / "snapshots" / "2" / "attachment.json")
+
+
+# -- threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_threads_with_a_store_each(store):
+    """Eight threads on directories of one root; each sees the trace of its own calls only."""
+    base = store.base().path("1")
+    barrier = threading.Barrier(8, timeout=300)
+
+    def live(number):
+        own = WindowsLayers()
+        directory, target = store.path(f"1{number}"), f"{store.top}\\targets\\{number}"
+        os.mkdir(directory)
+        barrier.wait()
+        trace.start()
+        own.create_scratch(directory, [base], 0)
+        own.mount(directory, [base], target, read_only=False)
+        mounted = own.mounted_at(directory)
+        own.unmount(target)
+        own.convert(directory, [base])
+        own.destroy(directory)
+        return mounted == [target], {record["arguments"].get("path") for record in trace.stop()}
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(live, range(8)))
+    for number, (mounted, paths) in enumerate(results):
+        assert mounted
+        others = [path for path in paths if path and re.search(r"\\(1|targets\\)[0-7]$", path)]
+        assert all(path.endswith(str(number)) for path in others), (number, paths)
+        assert store.path(f"1{number}") in paths
+    assert os.listdir(store.path()) == ["1"]
+    assert store.transport() == []

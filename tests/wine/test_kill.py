@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Windows Python ends itself (TerminateProcess) at each failpoint of the windows layer store.
+"""Kill Windows Python (TerminateProcess) at each failpoint of the Windows layer store.
 
 A process takes a second to start here, so each failpoint is tried once, in the first operation that passes it;
 tests/reliability tries all of them in all operations, on the emulated store.
@@ -14,14 +14,17 @@ import pytest
 from . import kit
 
 CASES = kit.HERE / "kill_cases.py"
+SERVE_CASES = kit.HERE / "serve_kill_cases.py"
 
-#: Parts of the work that may run side by side.
+#: Parts of the work that may run in parallel.
 PARTS = 2
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_killed_anywhere(part, winpython, folder, figures):
-    environment = {
+@pytest.fixture
+def environment(folder):
+    """The settings of the stand-ins."""
+    (folder.path / "temp").mkdir()
+    return {
         "TEMP": folder.windows + "\\temp",
         "WCSTUB_CONTENTS": "1",
         "WCSTUB_EXPAND": kit.expander(),
@@ -30,8 +33,21 @@ def test_killed_anywhere(part, winpython, folder, figures):
         "WINEKIT_IOCTL_LOG": str(folder.path / "ioctl.log"),
         "WINEKIT_DISK_LENGTH": str(1 << 40),
     }
-    (folder.path / "temp").mkdir()
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_anywhere(part, winpython, folder, environment, figures):
     arguments = (kit.windows_path(CASES), folder.windows + "\\t", str(part), str(PARTS))
     points, kills = map(int, winpython(*arguments, env=environment, timeout=600).stdout.split())
     assert points > 50
     figures(failpoints=kills, kills=kills, operations_killed=0 if part else 11, losses=0)
+
+
+def test_the_proxy_snapshotter_killed_anywhere(winpython, folder, environment, figures):
+    """A named pipe, Windows layers, every call; each failpoint of these layers in the first call that passes it."""
+    arguments = (kit.windows_path(SERVE_CASES), folder.windows + "\\t")
+    done = winpython(*arguments, env=environment, timeout=900)
+    calls, points, kills = map(int, done.stdout.split())
+    assert points > 30
+    assert kills >= 0.9 * points
+    figures(failpoints=points, kills=kills, operations_killed=calls, losses=0)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Windows that the other tests of this folder stand on."""
+"""The Windows of the other tests in this folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_another_python_on_another_windows():
         assert json.loads(done.stdout) == ["nt", [3, 9], 17763]
 
 
-def test_stand_ins_note_their_calls_and_fail_when_told_to(winpython, folder):
+def test_stand_ins_log_their_calls_and_fail_by_rules(winpython, folder):
     rules = {"WCSTUB_LOG": rf"{folder.windows}\calls.log", "WCSTUB_RULES": "ActivateLayer:2=0x80070005"}
     done = winpython("-c", STAND_IN, folder.windows, env=rules)
     assert done.stdout.split() == ["0x0", "0x80070005", "0x0"]
@@ -71,7 +71,7 @@ def test_files_behave_as_on_ntfs(winpython, folder):
 
 def test_the_core_answers(winpython):
     request = {"protocol": 1, "root": r"C:\store", "layers": "emulated", "requests": []}
-    done = winpython("-m", "core", input=json.dumps(request))
+    done = winpython("-m", "core.door", input=json.dumps(request))
     assert json.loads(done.stdout)["protocol"] == 1
 
 
@@ -98,5 +98,5 @@ def running(prefix):
             if wanted in (process / "environ").read_bytes().split(b"\0"):
                 found.append(process.name)
         except OSError:
-            pass  # Ended meanwhile, or somebody else's.
+            pass  # The process has ended, or belongs to another user.
     return found

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""The windows layer store on Windows Python and the stand-in DLLs.
+r"""The Windows layer store in Windows Python, with the stand-in DLLs.
 
-``traces/*.json`` are scenarios as containerd's own snapshotter ran them on the
-same stand-ins (commits 44e12dc5d8 and, ``head-``, v2.3.4): its operations with
-the native calls they made, and what lay on disk at the end. Where ours makes
-other calls on purpose, ``ours`` has them and ``why`` the reason.
+``traces/*.json`` are scenarios that containerd's own snapshotter ran with the
+same stand-ins (commits 44e12dc5d8 and, ``head-``, v2.3.4): its operations, the
+native calls that they made, and the files at the end. Where our calls differ
+on purpose, ``ours`` has our calls and ``why`` the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRACES = sorted((HERE / "traces").glob("*.json"))
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
 def test_trace(path, winpython, windows):
     scenario = json.loads(path.read_text())
-    # Where the patched Wine notes what would grow a volume: among the calls.
+    # The patched Wine logs the calls that would grow a volume to the same file.
     environment = {"WINEKIT_IOCTL_LOG": str(windows.drive / "t" / "stub.log"), **scenario.get("environment", {})}
     done = winpython(kit.windows_path(HERE / "traces" / "driver.py"), input=path.read_text(), env=environment)
     outcome = json.loads(done.stdout)
@@ -38,7 +38,7 @@ def test_trace(path, winpython, windows):
         about = f"{operation['op']} {operation.get('key', '')}"
         assert found.get("calls", []) == operation.get("ours", operation.get("calls", [])), about
         assert ("error" in found) == ("error" in operation), (about, found)
-        # The sentences that people search for.
+        # The sentences that users search for.
         for sentence in re.findall(r"hcsshim::.*?\(0x\w+\)", operation.get("error", "")):
             assert sentence in found["error"]
     different = scenario.get("tree_ours", {"less": [], "more": []})
@@ -47,7 +47,7 @@ def test_trace(path, winpython, windows):
 
 
 def test_cases(winpython, folder):
-    # The root keeps pytest from looking at what lies beside the checkout.
+    # Without a root, pytest would look at files outside the checkout.
     root = f"--rootdir={kit.windows_path(kit.CHECKOUT)}"
     options = ("--noconftest", "-p", "no:cacheprovider", "-c", "NUL", root, "--basetemp", folder.windows + r"\t", "-q")
     environment = {"WINEKIT_IOCTL_LOG": str(folder.path / "ioctl.log"), "WINEKIT_DISK_LENGTH": str(1 << 40)}
@@ -57,7 +57,7 @@ def test_cases(winpython, folder):
 
 
 def test_from_the_payload(winpython, folder):
-    """As on a node: the core is in memory only, also for the process that destroys layers."""
+    """As on a node: the core is only in memory, even for the process that destroys layers."""
     (folder.path / "payload.zip").write_bytes(payload().data)
     operations = [
         ("prepare", {"key": "key"}),
@@ -83,14 +83,14 @@ def test_from_the_payload(winpython, folder):
 
 
 def test_an_image_on_a_share(winpython, windows, folder):
-    """Wine looks for shares in a directory of its own."""
+    """Wine finds shares in a directory of its prefix."""
     share = windows.prefix / "dosdevices" / "unc" / "files" / "images"
     sample.write_image(share / "image.tar", "10.0.20348.1")
     paths = [r"\\files\images\image.tar", r"\\?\UNC\FILES\images\image.tar", r"\\files\docs\image.tar"]
     arguments = [{"src": path, "os_version": "10.0.20348"} for path in paths]
     operations = [{"operation": "ensure_image", "arguments": each} for each in arguments]
     request = {"protocol": 1, "root": folder.windows + r"\root", "layers": "windows", "operations": operations}
-    done = winpython("-m", "core", input=json.dumps(request), env={"WCSTUB_CONTENTS": "1"}, timeout=100)
+    done = winpython("-m", "core.door", input=json.dumps(request), env={"WCSTUB_CONTENTS": "1"}, timeout=100)
     first, again, unreachable = json.loads(done.stdout)["results"]
     assert [result.get("changed") for result in (first, again, unreachable)] == [True, False, None], done.stdout
     assert unreachable["error"]["code"] == "not_found"

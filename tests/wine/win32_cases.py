@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run by test_win32.py inside Windows: each call of core/win32, its results, its failures, and what the DLLs saw."""
+"""Run by test_win32.py in Windows: each call of core/win32, its results, its failures, and the calls of the DLLs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.win32 import
     errors,
     kernel32,
     library,
+    messages,
     ntdll,
     offreg,
     safefile,
@@ -34,20 +35,23 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.win32 import
     vmcompute,
 )
 
-#: GUIDs of the stand-in for directories of these names.
+#: The GUIDs that the stand-in gives to directories of these names.
 GUIDS = {"1": "b4ba5a34-c207-57f8-af0e-4608c811efbe", "2": "b4c303af-f407-5802-862b-4308c8abebbe"}
 
-LIBRARIES = [advapi32.DLL, bindflt.DLL, kernel32.DLL, ntdll.DLL, offreg.DLL, virtdisk.DLL, vmcompute.DLL]
+LIBRARIES = [module.DLL for module in (advapi32, bindflt, kernel32, messages, ntdll, offreg, virtdisk, vmcompute)]
+
+# winbase.h
+CREATE_NEW = 1
 
 
 @pytest.fixture
-def place(tmp_path):
+def top(tmp_path):
     return str(tmp_path)
 
 
 @pytest.fixture
 def dll_log(tmp_path_factory, monkeypatch):
-    """What the stand-ins were called with since the last time it was asked: lines without number, process, thread."""
+    """Read the calls of the stand-ins since the last read: lines without number, process and thread."""
     path = str(tmp_path_factory.mktemp("log") / "calls.log")
     monkeypatch.setenv("WCSTUB_LOG", path)
 
@@ -64,14 +68,14 @@ def dll_log(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def rules(monkeypatch):
-    """Faults of the stand-ins."""
+    """Set the faults of the stand-ins."""
     return lambda text: monkeypatch.setenv("WCSTUB_RULES", text)
 
 
 @pytest.fixture
-def layers(place):
+def layers(top):
     """Two layer directories: a base with Files, and one with a disk over it."""
-    base, scratch = place + r"\1", place + r"\2"
+    base, scratch = top + r"\1", top + r"\2"
     os.makedirs(base + r"\Files")
     os.makedirs(scratch)
     write(scratch + r"\sandbox.vhdx", b"disk")
@@ -125,10 +129,10 @@ def test_what_is_missing_is_named():
         old.call("NoSuchCall")
 
 
-def test_only_system32_is_searched(place, monkeypatch):
-    shutil.copy(r"C:\windows\system32\offreg.dll", place + r"\planted.dll")
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("PATH", place)
+def test_only_system32_is_searched(top, monkeypatch):
+    shutil.copy(r"C:\windows\system32\offreg.dll", top + r"\planted.dll")
+    monkeypatch.chdir(top)
+    monkeypatch.setenv("PATH", top)
     assert library.Library("planted.dll", "nowhere", {"ORCreateHive": (library.DWORD,)}).missing() == ["planted.dll"]
 
 
@@ -164,9 +168,9 @@ def vmcompute_life(base, scratch):
     return volume
 
 
-def test_export_and_import_carry_the_parents(layers, place, dll_log):
+def test_export_and_import_carry_the_parents(layers, top, dll_log):
     base, scratch = layers
-    folder, layer = place + r"\transport", place + r"\3"
+    folder, layer = top + r"\transport", top + r"\3"
     os.mkdir(folder)
     os.mkdir(layer)
     vmcompute.activate_layer(scratch)
@@ -176,7 +180,7 @@ def test_export_and_import_carry_the_parents(layers, place, dll_log):
     vmcompute.export_layer(scratch, folder, [scratch, base])
     vmcompute.import_layer(layer, folder, [base])
     vmcompute.deactivate_layer(scratch)
-    near, far = (f'[{GUIDS[name]} f=0 "{place}\\{name}"]' for name in ("2", "1"))
+    near, far = (f'[{GUIDS[name]} f=0 "{top}\\{name}"]' for name in ("2", "1"))
     assert [line for line in dll_log() if not line.startswith("NameToGuid")] == [
         f'ExportLayer "{scratch}" drv=(1,"") to="{folder}" n=2 {near} {far} -> 0x00000000',
         f'ImportLayer "\\\\?\\{layer}" drv=(1,"") from="{folder}" n=1 {far} -> 0x00000000',
@@ -210,7 +214,7 @@ def test_a_name_has_a_guid():
 
 LAYER = r"C:\layer"
 
-#: Each function with an export and hcsshim's name of it.
+#: Each function with an export and hcsshim's name for it.
 CALLS = [
     (vmcompute.activate_layer, (LAYER,), "ActivateLayer", "ActivateLayer"),
     (vmcompute.deactivate_layer, (LAYER,), "DeactivateLayer", "DeactivateLayer- failed"),
@@ -240,7 +244,8 @@ def test_every_failure_has_its_sentence(call, arguments, export, title, hresult,
     rules(f"{export}:*={hresult}")
     error = failure(call, *arguments)
     suffix = " (first call)" if export == "GetLayerMountPath" else ""
-    assert error.message == f"hcsshim::{title} failed in Win32: {text} (0x{code:x}){suffix}"
+    where = f" \\\\?\\{arguments[0]}:" if export.startswith("Process") else " failed in Win32:"
+    assert error.message == f"hcsshim::{title}{where} {text} (0x{code:x}){suffix}"
     assert error.winerror == code
     assert error.details["call"] == export
 
@@ -251,7 +256,7 @@ def test_the_second_call_for_a_mount_path_fails_as_such(layers, rules):
     assert error.message.endswith("The system cannot find the path specified. (0x3) (second call)")
 
 
-def test_a_success_with_a_remark_is_a_success(rules):
+def test_a_positive_hresult_is_a_success(rules):
     rules("ActivateLayer:*=1")  # S_FALSE
     vmcompute.activate_layer(LAYER)
 
@@ -267,7 +272,7 @@ def test_calls_are_traced(layers, rules):
     vmcompute.unprepare_layer(scratch)
     vmcompute.deactivate_layer(scratch)
     records = trace.stop()
-    assert all(record.pop("seconds") >= 0 for record in records)
+    assert all(record.pop("microseconds") >= 0 for record in records)
     path = {"path": scratch}
     assert records == [
         {"call": "vmcompute.ActivateLayer", "arguments": path, "result": None},
@@ -315,7 +320,7 @@ def test_a_failure_of_a_disk_names_it(export, layers, rules):
         f"{export} {disk}: The process cannot access the file because it is being used by another process. (0x20)"
     )
     assert error.code == "unavailable"
-    os.remove(disk)  # nothing holds it
+    os.remove(disk)  # It is closed.
 
 
 def test_a_volume_is_grown():
@@ -331,13 +336,13 @@ def test_a_volume_is_grown():
     assert read(log).decode().splitlines()[-1] == "FSCTL_EXTEND_VOLUME sectors 2147483648"
 
 
-def test_the_volume_of_a_path_is_that_of_what_it_leads_to(place):
-    os.mkdir(place + r"\real")
-    junction(place + r"\there", place + r"\real")
-    for path in (place, place + r"\not\yet", place + r"\there\not\yet", "C:\\"):
+def test_the_volume_of_a_path_is_that_of_what_it_leads_to(top):
+    os.mkdir(top + r"\real")
+    junction(top + r"\there", top + r"\real")
+    for path in (top, top + r"\not\yet", top + r"\there\not\yet", "C:\\"):
         assert kernel32.volume_of(path) == "C:\\"
-    junction(place + r"\other", "Z:\\tmp")
-    assert kernel32.volume_of(place + r"\other\not\yet") == "Z:\\"
+    junction(top + r"\other", "Z:\\tmp")
+    assert kernel32.volume_of(top + r"\other\not\yet") == "Z:\\"
     assert kernel32.filesystem_name("C:\\") == kernel32.filesystem_name("C:") == "NTFS"
     assert failure(kernel32.volume_of, r"Q:\data").winerror == errors.ERROR_PATH_NOT_FOUND
 
@@ -345,8 +350,8 @@ def test_the_volume_of_a_path_is_that_of_what_it_leads_to(place):
 # -- bindings and hives ------------------------------------------------------
 
 
-def test_bindings_come_and_go(place, dll_log):
-    root, target = place + r"\mnt", place + "\\"
+def test_bindings_come_and_go(top, dll_log):
+    root, target = top + r"\mnt", top + "\\"
     bindflt.setup_filter(root, target, bindflt.NO_MULTIPLE_TARGETS | bindflt.READ_ONLY_MAPPING)
     again = failure(bindflt.setup_filter, root, target, bindflt.NO_MULTIPLE_TARGETS)
     assert again.message == f"BfSetupFilter {root}: {again.message.split(': ', 1)[1]}"
@@ -357,8 +362,8 @@ def test_bindings_come_and_go(place, dll_log):
     assert dll_log()[0] == f'BfSetupFilter "{root}" target="{target}" job=null flags=0x41 exceptions=0 -> 0x00000000'
 
 
-def test_an_empty_hive_is_saved_once(place, dll_log):
-    path = place + r"\SAM"
+def test_an_empty_hive_is_saved_once(top, dll_log):
+    path = top + r"\SAM"
     offreg.create_empty_hive(path, 10, 0)
     assert os.path.exists(path)
     assert failure(offreg.create_empty_hive, path, 10, 0).message.startswith(f"ORSaveHive \\\\?\\{path}: ")
@@ -421,9 +426,9 @@ def test_a_security_descriptor_is_read_from_text():
 # -- files -------------------------------------------------------------------
 
 
-def test_a_file_is_written_and_read(place):
-    path = place + r"\file"
-    with kernel32.create_file(path, kernel32.GENERIC_WRITE, 0, kernel32.CREATE_NEW) as file:
+def test_a_file_is_written_and_read(top):
+    path = top + r"\file"
+    with kernel32.create_file(path, kernel32.GENERIC_WRITE, 0, CREATE_NEW) as file:
         kernel32.write_file(file, b"abc")
         kernel32.write_file(file, b"")
         kernel32.write_file(file, b"defg")
@@ -435,31 +440,51 @@ def test_a_file_is_written_and_read(place):
         ]
         assert kernel32.get_standard_info(file)[1:] == (7, 1, False)
         assert kernel32.final_path(file) == path
-    exists = failure(kernel32.create_file, path, kernel32.GENERIC_WRITE, 0, kernel32.CREATE_NEW)
+    exists = failure(kernel32.create_file, path, kernel32.GENERIC_WRITE, 0, CREATE_NEW)
     assert exists.message.startswith(f"CreateFile {path}: ")
     with kernel32.create_file(path, kernel32.GENERIC_READ, 0):
         assert failure(kernel32.create_file, path, kernel32.GENERIC_READ).winerror == errors.ERROR_SHARING_VIOLATION
 
 
-def test_a_closed_handle_is_of_no_use(place):
-    handle = open_any(place)
+def test_one_byte_is_locked_until_the_handle_is_closed(top):
+    path = top + r"\meta.db"
+    last = (1 << 64) - 1
+    with kernel32.create_file(path, kernel32.GENERIC_WRITE, disposition=CREATE_NEW) as file:
+        kernel32.write_file(file, b"pages")
+    with open_any(path) as other:
+        with open_any(path) as owner:
+            assert kernel32.try_lock(owner, last, exclusive=True)
+            assert not kernel32.try_lock(other, last, exclusive=True)
+            assert not kernel32.try_lock(other, last, exclusive=False)
+            assert kernel32.try_lock(other, last - 1, exclusive=True)
+            assert kernel32.read_file(other, 9) == b"pages"
+        assert kernel32.try_lock(other, last, exclusive=False)
+        with open_any(path) as third:
+            assert kernel32.try_lock(third, last, exclusive=False)
+            assert not kernel32.try_lock(third, last, exclusive=True)
+    with open_any(top) as directory:
+        assert failure(kernel32.try_lock, directory, last, True).details["call"] == "LockFileEx"
+
+
+def test_a_closed_handle_is_rejected(top):
+    handle = open_any(top)
     handle.close()
     handle.close()
     assert failure(kernel32.get_basic_info, handle).winerror == 6
 
 
-def test_long_paths_work_throughout(place):
-    directory = place + ("\\" + "d" * 100) * 3
+def test_long_paths_work_throughout(top):
+    directory = top + ("\\" + "d" * 100) * 3
     os.makedirs("\\\\?\\" + directory)
     path = directory + "\\" + "f" * 200
-    with kernel32.create_file(path, kernel32.GENERIC_WRITE, disposition=kernel32.CREATE_NEW) as file:
+    with kernel32.create_file(path, kernel32.GENERIC_WRITE, disposition=CREATE_NEW) as file:
         kernel32.write_file(file, b"deep")
     with safefile.open_root(directory) as root:
         assert [entry.name for entry in kernel32.list_directory(root)] == ["f" * 200]
 
 
-def test_times_and_attributes_are_set_and_what_is_zero_stays(place):
-    path = place + r"\file"
+def test_times_and_attributes_are_set_and_what_is_zero_stays(top):
+    path = top + r"\file"
     write(path)
     first = kernel32.BasicInfo(131_000_000_000_000_000, 131_000_000_010_000_000, 131_000_000_020_000_000, 0, 0x2006)
     with open_any(path, kernel32.GENERIC_READ | kernel32.GENERIC_WRITE) as file:
@@ -470,25 +495,25 @@ def test_times_and_attributes_are_set_and_what_is_zero_stays(place):
         assert kernel32.get_basic_info(file)._replace(change_time=0) == expected
 
 
-def test_hard_links_are_one_file(place):
-    write(place + r"\one", b"x")
-    os.link(place + r"\one", place + r"\two")
-    write(place + r"\three", b"x")
+def test_hard_links_are_one_file(top):
+    write(top + r"\one", b"x")
+    os.link(top + r"\one", top + r"\two")
+    write(top + r"\three", b"x")
     ids = []
     for name in ("one", "two", "three"):
-        with open_any(f"{place}\\{name}") as file:
+        with open_any(f"{top}\\{name}") as file:
             ids.append(kernel32.get_file_id(file))
             links = kernel32.get_standard_info(file).links
     assert ids[0] == ids[1] != ids[2]
     assert links == 1
 
 
-def test_a_large_directory_is_listed_twice(place):
+def test_a_large_directory_is_listed_twice(top):
     names = {f"{number:04}{'n' * 100}" for number in range(1500)} | {"x", "🪟"}
     for name in names:
-        write(f"{place}\\{name}", b"12" if name == "x" else b"")
-    os.mkdir(place + r"\sub")
-    with open_any(place) as directory:
+        write(f"{top}\\{name}", b"12" if name == "x" else b"")
+    os.mkdir(top + r"\sub")
+    with open_any(top) as directory:
         for _ in range(2):
             entries = {entry.name: entry for entry in kernel32.list_directory(directory)}
             assert set(entries) == names | {"sub"}
@@ -516,7 +541,7 @@ def stream(kind, data, name="", attributes=0):
 
 
 def restore(path, data, sizes, access=kernel32.GENERIC_WRITE | kernel32.WRITE_DAC | kernel32.WRITE_OWNER):
-    with open_any(path, access, kernel32.CREATE_NEW) as file, kernel32.BackupWriter(file, True) as writer:
+    with open_any(path, access, CREATE_NEW) as file, kernel32.BackupWriter(file, True) as writer:
         position = 0
         while position < len(data):
             position += writer.write(data[position : position + sizes()])
@@ -528,23 +553,23 @@ def back_up(path, security, sizes):
 
 
 @pytest.mark.parametrize("largest", [3, 60, 100_000])
-def test_backup_streams_survive_the_round_trip_however_they_are_cut(place, largest):
+def test_backup_streams_survive_the_round_trip_however_they_are_cut(top, largest):
     rng = random.Random(largest)
     sizes = functools.partial(rng.randint, 1, largest)
     content = rng.randbytes(5000)
     original = stream(3, SECURITY_DESCRIPTOR) + stream(1, content) + stream(4, b"alternate", ":ads.txt:$DATA")
     with advapi32.privileges(advapi32.BACKUP, advapi32.RESTORE, advapi32.SECURITY):
-        restore(place + r"\file", original, sizes)
-        assert read(place + r"\file") == content
-        assert read(place + r"\file:ads.txt") == b"alternate"
-        assert back_up(place + r"\file", True, sizes) == original
-        assert back_up(place + r"\file", False, sizes) == original[len(stream(3, SECURITY_DESCRIPTOR)) :]
+        restore(top + r"\file", original, sizes)
+        assert read(top + r"\file") == content
+        assert read(top + r"\file:ads.txt") == b"alternate"
+        assert back_up(top + r"\file", True, sizes) == original
+        assert back_up(top + r"\file", False, sizes) == original[len(stream(3, SECURITY_DESCRIPTOR)) :]
 
 
-def test_reading_skips_to_the_end_of_a_stream_and_no_further(place):
-    write(place + r"\file", b"0123456789")
-    write(place + r"\file:s", b"more")
-    with open_any(place + r"\file") as file, kernel32.BackupReader(file, False) as reader:
+def test_reading_skips_at_most_to_the_end_of_a_stream(top):
+    write(top + r"\file", b"0123456789")
+    write(top + r"\file:s", b"more")
+    with open_any(top + r"\file") as file, kernel32.BackupReader(file, False) as reader:
         assert reader.read(20) == stream(1, b"0123456789")[:20]
         assert reader.skip(4) == 4
         assert reader.read(2) == b"45"
@@ -552,37 +577,37 @@ def test_reading_skips_to_the_end_of_a_stream_and_no_further(place):
         assert reader.read(100) + reader.read(100) == stream(4, b"more", ":s:$DATA")
 
 
-def test_reading_may_end_early(place):
-    write(place + r"\file", b"x" * 1000)
-    with open_any(place + r"\file") as file:
+def test_reading_may_end_early(top):
+    write(top + r"\file", b"x" * 1000)
+    with open_any(top + r"\file") as file:
         reader = kernel32.BackupReader(file, False)
         reader.read(30)
         reader.close()
         reader.close()
         assert kernel32.get_standard_info(file).size == 1000  # the file stays open
-    os.remove(place + r"\file")
+    os.remove(top + r"\file")
 
 
-def test_what_is_no_backup_stream_is_refused(place):
-    error = failure(restore, place + r"\file", stream(77, b"x"), lambda: 100)
-    assert error.message.startswith(f"BackupWrite {place}\\file: ")
-    os.remove(place + r"\file")  # nothing holds it
+def test_a_damaged_backup_stream_is_refused(top):
+    error = failure(restore, top + r"\file", stream(77, b"x"), lambda: 100)
+    assert error.message.startswith(f"BackupWrite {top}\\file: ")
+    os.remove(top + r"\file")  # It is closed.
 
 
 # -- relative to a directory -------------------------------------------------
 
 
 @pytest.fixture
-def tree(place):
-    r"""A root with a file at ``a\b\file``, a junction ``a\out`` that leads out of it, and what is there."""
-    os.makedirs(place + r"\root\a\b")
-    write(place + r"\root\a\b\file", b"inside")
-    os.mkdir(place + r"\outside")
-    write(place + r"\outside\file", b"outside")
-    junction(place + r"\root\a\out", place + r"\outside")
-    with safefile.open_root(place + r"\root") as root:
+def tree(top):
+    r"""A root with the file ``a\b\file`` and the junction ``a\out`` to a directory outside, and that directory."""
+    os.makedirs(top + r"\root\a\b")
+    write(top + r"\root\a\b\file", b"inside")
+    os.mkdir(top + r"\outside")
+    write(top + r"\outside\file", b"outside")
+    junction(top + r"\root\a\out", top + r"\outside")
+    with safefile.open_root(top + r"\root") as root:
         yield root
-    assert read(place + r"\outside\file") == b"outside"
+    assert read(top + r"\outside\file") == b"outside"
 
 
 THROUGH = r"a\out\file"
@@ -606,7 +631,7 @@ NOTHING = kernel32.BasicInfo(0, 0, 0, 0, 0)
 )
 def test_no_path_leads_through_a_junction(call, tree):
     error = failure(call, tree)
-    # Where a directory is asked for, Wine looks at that first.
+    # If a directory is requested, Wine checks that first.
     assert error.winerror in {errors.ERROR_REPARSE_POINT_ENCOUNTERED, errors.ERROR_DIRECTORY}
     assert error.message.startswith(f"NtCreateFile {tree.path}\\a\\out")
     assert os.listdir(tree.path) == ["a"]
@@ -631,54 +656,54 @@ def test_names_that_are_too_long_are_refused(tree):
     assert failure(safefile.make_directory, tree, "x" * 300).winerror != 0
 
 
-def test_links_also_lead_to_another_root(tree, place):
-    os.mkdir(place + r"\other")
-    with safefile.open_root(place + r"\other") as other:
+def test_links_also_lead_to_another_root(tree, top):
+    os.mkdir(top + r"\other")
+    with safefile.open_root(top + r"\other") as other:
         safefile.link(tree, r"a\b\file", other, "l")
     safefile.link(tree, r"a\b\file", tree, r"a\second name")
-    assert read(place + r"\other\l") == b"inside"
-    assert os.stat(place + r"\root\a\second name").st_nlink == 3
+    assert read(top + r"\other\l") == b"inside"
+    assert os.stat(top + r"\root\a\second name").st_nlink == 3
     taken = failure(safefile.link, tree, r"a\b\file", tree, r"a\second name")
     assert taken.winerror == errors.ERROR_ALREADY_EXISTS
-    assert taken.message.startswith(f"NtSetInformationFile {place}\\root\\a\\second name: ")
+    assert taken.message.startswith(f"NtSetInformationFile {top}\\root\\a\\second name: ")
 
 
-def test_read_only_files_are_removed_and_full_directories_are_not(tree, place):
-    os.chmod(place + r"\root\a\b\file", 0o400)
+def test_read_only_files_are_removed_and_full_directories_are_not(tree, top):
+    os.chmod(top + r"\root\a\b\file", 0o400)
     assert failure(safefile.remove, tree, r"a\b").winerror == 145
     safefile.remove(tree, r"a\b\file")
     safefile.remove(tree, r"a\b")
     safefile.remove(tree, r"a\out")
-    assert os.listdir(place + r"\root\a") == []
+    assert os.listdir(top + r"\root\a") == []
 
 
-def test_a_read_only_link_is_removed_and_the_other_stays_read_only(tree, place):
-    os.link(place + r"\root\a\b\file", place + r"\root\a\other")
-    os.chmod(place + r"\root\a\other", 0o400)
+def test_a_read_only_link_is_removed_and_the_other_stays_read_only(tree, top):
+    os.link(top + r"\root\a\b\file", top + r"\root\a\other")
+    os.chmod(top + r"\root\a\other", 0o400)
     safefile.remove(tree, r"a\b\file")
-    assert not os.access(place + r"\root\a\other", os.W_OK)
+    assert not os.access(top + r"\root\a\other", os.W_OK)
 
 
-def test_a_tree_is_removed_without_its_links_targets(tree, place):
-    write(place + r"\root\a\readonly")
-    os.chmod(place + r"\root\a\readonly", 0o400)
+def test_a_tree_is_removed_without_its_links_targets(tree, top):
+    write(top + r"\root\a\readonly")
+    os.chmod(top + r"\root\a\readonly", 0o400)
     safefile.remove_all(tree, "a")
     safefile.remove_all(tree, "a")
-    assert os.listdir(place + r"\root") == []
+    assert os.listdir(top + r"\root") == []
 
 
-def test_as_much_as_possible_is_removed(tree, place):
-    write(place + r"\root\a\b\held")
-    with kernel32.create_file(place + r"\root\a\b\held", kernel32.GENERIC_READ, kernel32.FILE_SHARE_READ):
+def test_as_much_as_possible_is_removed(tree, top):
+    write(top + r"\root\a\b\held")
+    with kernel32.create_file(top + r"\root\a\b\held", kernel32.GENERIC_READ, kernel32.FILE_SHARE_READ):
         error = failure(safefile.remove_all, tree, "a")
     assert error.winerror == errors.ERROR_SHARING_VIOLATION
-    assert error.message.startswith(f"NtCreateFile {place}\\root\\a\\b\\held: ")
+    assert error.message.startswith(f"NtCreateFile {top}\\root\\a\\b\\held: ")
     assert [path for path, _ in safefile.walk(tree, "a")] == ["a", r"a\b", r"a\b\held"]
 
 
-def test_depth_is_no_matter(tree, place):
+def test_any_depth_is_deleted(tree, top):
     depth = 120
-    os.makedirs(f"\\\\?\\{place}\\root\\" + "\\".join("d" * depth))
+    os.makedirs(f"\\\\?\\{top}\\root\\" + "\\".join("d" * depth))
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + depth // 2)
     try:
@@ -686,11 +711,11 @@ def test_depth_is_no_matter(tree, place):
         safefile.remove_all(tree, "d")
     finally:
         sys.setrecursionlimit(limit)
-    assert os.listdir(place + r"\root") == ["a"]
+    assert os.listdir(top + r"\root") == ["a"]
 
 
-def test_a_walk_goes_down_and_does_not_enter_links(tree, place):
-    write(place + r"\root\a\🪟")
+def test_a_walk_goes_down_and_does_not_enter_links(tree, top):
+    write(top + r"\root\a\🪟")
     found = dict(safefile.walk(tree, "a"))
     assert sorted(found) == ["a", r"a\b", r"a\b\file", r"a\out", r"a\🪟"]
     assert next(iter(found)) == "a"
@@ -714,17 +739,17 @@ def test_the_version_is_that_of_windows():
 # -- protection ------------------------------------------------------------------
 
 
-def test_a_root_is_protected_and_what_is_in_it_keeps_its_rights(place):
+def test_a_root_is_protected_and_what_is_in_it_keeps_its_rights(top):
     from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import protection
 
-    os.makedirs(rf"{place}\root\inside")
-    advapi32.write_security(rf"{place}\root", "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FA;;;WD)")
-    advapi32.write_security(rf"{place}\root\inside", "O:BAD:P(A;;FA;;;BA)(A;;FR;;;WD)")
-    inside = advapi32.read_security(rf"{place}\root\inside")
-    assert not protection.is_protected(rf"{place}\root")
-    protection.protect(rf"{place}\root")
-    assert protection.is_protected(rf"{place}\root")
-    assert advapi32.read_security(rf"{place}\root\inside") == inside
+    os.makedirs(rf"{top}\root\inside")
+    advapi32.write_security(rf"{top}\root", "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FA;;;WD)")
+    advapi32.write_security(rf"{top}\root\inside", "O:BAD:P(A;;FA;;;BA)(A;;FR;;;WD)")
+    inside = advapi32.read_security(rf"{top}\root\inside")
+    assert not protection.is_protected(rf"{top}\root")
+    protection.protect(rf"{top}\root")
+    assert protection.is_protected(rf"{top}\root")
+    assert advapi32.read_security(rf"{top}\root\inside") == inside
     with pytest.raises(InvalidArgument, match="is not a security descriptor in SDDL"):
-        advapi32.write_security(rf"{place}\root", "nonsense")
-    failure(lambda: advapi32.read_security(rf"{place}\none"))
+        advapi32.write_security(rf"{top}\root", "nonsense")
+    failure(lambda: advapi32.read_security(rf"{top}\none"))

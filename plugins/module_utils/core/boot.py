@@ -1,12 +1,12 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first entry of the payload: makes the bytes of the payload importable, then serves one request.
+"""The first entry of the payload: make the bytes of the payload importable, then serve one request or be a service.
 
-The controller sends the core as a zip file and a small loader that verifies
-and executes this file (plugins/plugin_utils/_loader.py says how). zipimport is
-no help: it opens the file again by its path, so what it executes need not be
-what was verified. Importing zipfile would cost more than all of this.
+The controller sends the core as a zip file, and a small loader that verifies
+and executes this file (plugins/plugin_utils/_loader.py). zipimport cannot be
+used: it opens the file again by its path, so the executed bytes can differ
+from the verified ones. An import of zipfile would cost more than this module.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Dict, Optional, Sequence, Tuple
 
-#: Files in the cache directory that belong to it; it may be a directory that others use too.
+#: How the payloads in the cache directory begin; other programs can use that directory too.
 CACHED = "wcow-"
 
-#: A payload that nobody sent again for so long is removed when another one arrives.
+#: The age in seconds at which a payload is removed when another one arrives.
 KEEP_SECONDS = 30 * 86400
 
 # APPNOTE.TXT 4.3.7, 4.3.12 and 4.3.16: sizes of the three fixed headers.
@@ -126,13 +126,20 @@ def keep(path: str, data: bytes) -> None:
         # Windows refuses to replace a file that another process reads: then it is there.
         if not is_kept(path, data):
             warning = f"The collection's code cannot be kept in {directory}, so that each task sends it again: {error}"
-            sys.stdout.write(json.dumps({"loader": {"warnings": [warning]}}) + "\n")
+            said = {"loader": {"warnings": [warning]}}
+            if "WCOW_EMULATED_DRIVES" in os.environ:
+                sys.meta_path.insert(0, PayloadImporter(path, data))
+                said = importlib.import_module("core.stores").display_paths(said)
+            sys.stdout.write(json.dumps(said) + "\n")
             sys.stdout.flush()
 
 
 def is_kept(path: str, data: bytes) -> bool:
     """Whether ``path`` holds ``data``."""
     try:
+        # Opening a named pipe would wait for its other end.
+        if not os.path.isfile(path):
+            return False
         with open(path, "rb") as file:
             return file.read() == data
     except OSError:
@@ -148,11 +155,18 @@ def run(path: str, data: bytes) -> int:
     sys.meta_path.insert(0, PayloadImporter(path, data))
     stdin = sys.stdin.buffer
     try:
-        code: int = importlib.import_module("core.dispatch").serve(stdin.readline(), stdin, sys.stdout.buffer)
+        code: int = importlib.import_module("core.door").serve(stdin.readline(), stdin, sys.stdout.buffer)
     except Exception:  # noqa: BLE001
         # The interpreter's own report opens files by path and would show no source lines.
         import traceback
 
         traceback.print_exc()
         return 70
+    return code
+
+
+def start(path: str, data: bytes, module: str) -> int:
+    """Run ``module.main()`` with the core in ``data``, which was read from ``path``; returns the exit code."""
+    sys.meta_path.insert(0, PayloadImporter(path, data))
+    code: int = importlib.import_module(module).main()
     return code

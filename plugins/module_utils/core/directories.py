@@ -1,15 +1,23 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the layers of a store lie, and what happens to their directories.
+"""The directories of a store: where layers are, and how they are renamed and locked.
 
-A layer is ``<root>/snapshots/<id>``. Under the name ``rm-<id>`` it waits to be
-destroyed, or, if its record is still there, to be put back. Beside it lies an
-empty file ``new-<id>`` from before it is made until its record is there: the
-proof that a layer without a record was never finished. One without a record
-and without that file was in use once, by metadata that were lost. Directories
-are renamed in write transactions of the metadata only, and worked on under the
-``FileLock`` of their number.
+::
+
+    <root>/snapshots/<id>        one layer
+    <root>/snapshots/rm-<id>     a layer that waits for its destruction, or, if it has a record, for its return
+    <root>/snapshots/new-<id>    an empty marker file while layer <id> is unfinished
+    <root>/locks/<id>            the lock file of one snapshot
+    <root>/incoming/             files that arrive from the controller
+    <root>/transport/<id>-import a layer while Windows imports it, or (-export) exports it
+
+The marker file exists from before a layer is made until its record is
+committed. It proves that a layer without a record was never finished. A layer
+with neither a record nor a marker was in use once, and its record was lost.
+
+Layers are renamed only inside write transactions of the metadata. Work on the
+files of a layer is done under its ``FileLock``.
 """
 
 from __future__ import annotations
@@ -18,198 +26,264 @@ import os
 import re
 from typing import List, Optional, Sequence
 
-from .durable import sync_directory
-from .errors import FailedPrecondition, SnapshotterError, os_error
+from .errors import FailedPrecondition, SnapshotterError
 from .failpoint import failpoint
-from .layers.base import LayerStore, is_directory
+from .files import os_error, sync_directory
+from .formats.ntfsnames import path_key
+from .layers import protection
+from .layers.base import TRANSPORT, LayerStore
 from .lock import FileLock
 from .model import VIEW
 
-# winerror.h; so Windows refuses to rename a directory in which a file is open.
+# winerror.h; Windows refuses with it to rename a directory in which a file is open.
 _ERROR_ACCESS_DENIED = 5
+
+_IS_OPEN = "is a file below it open in another program?"
+
+# How long a task waits while another one writes a piece of a file, or verifies the whole.
+_UPLOAD_SECONDS = 30.0
+
+#: An id in a file name.
+ID = "[1-9][0-9]{0,18}"
 
 
 class Directories:
-    """The directories of one store below its native ``root``. With ``rehearse`` nothing is mended or locked."""
+    """The directories of one store below its native ``root``. With ``dry_run`` nothing is repaired or locked."""
 
-    def __init__(self, root: str, layers: LayerStore, rehearse: bool = False) -> None:
+    def __init__(self, root: str, layers: LayerStore, dry_run: bool = False) -> None:
         self._layers = layers
-        self._rehearsing = rehearse
+        self._dry_run = dry_run
         self.snapshots = os.path.join(root, "snapshots")
         self.locks = os.path.join(root, "locks")
         self.incoming = os.path.join(root, "incoming")
+        self.transport = os.path.join(root, TRANSPORT)
 
-    def refuse_link(self) -> None:
-        """Raise FailedPrecondition if ``snapshots`` is a link: what is deleted below it might be anybody's."""
-        if self.is_link():
+    # -- names -----------------------------------------------------------------
+
+    def all(self) -> List[str]:
+        """Return all directories in the root, in the order of their deletion."""
+        return [self.locks, self.incoming, self.transport, self.snapshots]
+
+    def directory(self, layer_id: int) -> str:
+        """Return the directory of a layer."""
+        return os.path.join(self.snapshots, str(layer_id))
+
+    def removal_directory(self, layer_id: int) -> str:
+        """Return the directory in which a layer waits for its destruction or its return."""
+        return os.path.join(self.snapshots, f"rm-{layer_id}")
+
+    def marker(self, layer_id: int) -> str:
+        """Return the marker file of an unfinished layer."""
+        return os.path.join(self.snapshots, f"new-{layer_id}")
+
+    def directories(self, ids: Sequence[int]) -> List[str]:
+        """Return the directories of several layers, in their order."""
+        return [self.directory(layer_id) for layer_id in ids]
+
+    # -- what is on disk ---------------------------------------------------------
+
+    def refuse_link(self, path: str) -> None:
+        """Raise FailedPrecondition if an entry of the store is a link: what is done there could hit any directory."""
+        fault = protection.link_fault(path, self._layers.display_path)
+        if fault:
             raise FailedPrecondition(
-                f"{self._layers.presented(self.snapshots)} is a link; a store keeps its layers in its root: name the "
-                "root that is meant, or put the directory back in place of the link"
+                f"{self._layers.display_path(path)} {fault}, but a store keeps its layers and files in its root and "
+                "follows no link: use the root that the link leads to, or put the directory or file back in place of "
+                "the link",
+                path=self._layers.display_path(path),
             )
 
-    def is_link(self) -> bool:
-        """Whether ``snapshots`` is there, but no directory."""
-        return os.path.lexists(self.snapshots) and not is_directory(os.lstat(self.snapshots))
-
-    def directory(self, number: int) -> str:
-        """Where a layer lies."""
-        return os.path.join(self.snapshots, str(number))
-
-    def aside(self, number: int) -> str:
-        """Where it waits to be destroyed or put back."""
-        return os.path.join(self.snapshots, f"rm-{number}")
-
-    def draft_mark(self, number: int) -> str:
-        """The file that is there while a layer is made."""
-        return os.path.join(self.snapshots, f"new-{number}")
-
-    def of(self, numbers: Sequence[int]) -> List[str]:
-        """Where several layers lie, in their order."""
-        return [self.directory(number) for number in numbers]
-
-    def layers(self) -> List[int]:
-        """The numbers of all layers that lie in their place, with a record or without; none without ``snapshots``."""
+    def layer_ids(self) -> List[int]:
+        """Return the ids of all layers that are in their place, with or without a record, in ascending order."""
         try:
             names = os.listdir(self.snapshots)
         except OSError:
             return []
-        return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]{0,18}", name))
+        return sorted(int(name) for name in names if re.fullmatch(ID, name))
 
-    def begin(self, number: int) -> None:
-        """Make the directory of a new layer, marked as a draft until ``finish``. Raises OSError.
+    def is_unfinished(self, layer_id: int) -> bool:
+        """Return True if a layer has a marker: without a record, it was never finished."""
+        return os.path.lexists(self.marker(layer_id))
 
-        What makes the directory durable does that for the mark: both are entries of one parent.
+    def is_marker(self, name: str) -> bool:
+        """Return True if an entry of ``snapshots`` is a marker file."""
+        return re.fullmatch(f"new-{ID}", name) is not None and not os.path.isdir(os.path.join(self.snapshots, name))
+
+    def is_occupied(self, layer_id: int) -> bool:
+        """Return True if a layer with this id exists, in its place or waiting for removal."""
+        return os.path.lexists(self.directory(layer_id)) or os.path.lexists(self.removal_directory(layer_id))
+
+    # -- making a layer ----------------------------------------------------------
+
+    def require_layer(self, layer_id: int, kind: str) -> None:
+        """``recover`` a layer that work needs. Raises FailedPrecondition if its directory is a link."""
+        self.recover(layer_id, kind)
+        self.refuse_link(self.directory(layer_id))
+
+    def begin_layer(self, layer_id: int) -> None:
+        """Make the directory of a new layer, with a marker until ``finish_layer``. Raises OSError.
+
+        The caller makes both durable at once by a flush of their parent directory.
         """
         failpoint("create.mark")
-        os.close(os.open(self.draft_mark(number), os.O_CREAT | os.O_WRONLY, 0o600))
+        os.close(os.open(self.marker(layer_id), os.O_CREAT | os.O_WRONLY, 0o600))
         failpoint("create.directory")
-        os.mkdir(self.directory(number), 0o777 if os.name == "nt" else 0o700)
+        os.mkdir(self.directory(layer_id), 0o777 if os.name == "nt" else 0o700)
 
-    def finish(self, number: int) -> None:
-        """Take the mark of a draft away, if it is there."""
-        if not self.is_draft(number):
+    def finish_layer(self, layer_id: int) -> None:
+        """Delete the marker of a layer. Without one, nothing happens."""
+        if not self.is_unfinished(layer_id):
             return
         try:
             failpoint("create.finish")
-            os.unlink(self.draft_mark(number))
+            os.unlink(self.marker(layer_id))
         except OSError:
-            # Beside a record it says nothing.
+            # A marker beside a record has no meaning, so it can stay.
             pass
 
-    def is_draft(self, number: int) -> bool:
-        """Whether the making of a layer was begun and, provided that it has no record, never finished."""
-        return os.path.lexists(self.draft_mark(number))
+    # -- removing a layer, and taking that back ----------------------------------
 
-    def is_mark(self, name: str) -> bool:
-        """Whether an entry of ``snapshots`` is the mark of some draft."""
-        marks = re.fullmatch("new-[1-9][0-9]{0,18}", name) is not None
-        return marks and not os.path.isdir(os.path.join(self.snapshots, name))
+    def begin_removal(self, layer_id: int, *, flush: bool = True) -> None:
+        """Rename a layer to ``rm-<id>``, after detaching it if that is necessary. A missing layer is not an error.
 
-    def recover(self, number: int, kind: str) -> None:
-        """Mend what a dead process left of a snapshot that still has its record.
-
-        ``rm-<id>`` is the layer of a removal that did not get as far as its
-        COMMIT: it gets its name back. Of a view it may also be half a scratch;
-        a view holds nothing of its own, so it is destroyed. To be called in a
-        write transaction: living processes rename only inside one.
+        Without ``flush`` the caller makes that durable, by ``flush_snapshots``.
+        Raises FailedPrecondition if a file below it is open, and as ``os_error``.
         """
-        if self._rehearsing or not os.path.lexists(self.aside(number)):
-            return
-        failpoint("recover.before")
-        if kind == VIEW:
-            self._layers.destroy(self.aside(number))
-        else:
-            self.put_back(number)
-        failpoint("recover.after")
-
-    def is_occupied(self, number: int) -> bool:
-        """Whether anything of a number is on disk."""
-        return os.path.lexists(self.directory(number)) or os.path.lexists(self.aside(number))
-
-    def put_back(self, number: int) -> None:
-        """Give a layer that was set aside its name again; without one, nothing happens."""
-        directory, aside = self.directory(number), self.aside(number)
-        if not os.path.lexists(directory) and os.path.lexists(aside):
+        directory, removal = self.directory(layer_id), self.removal_directory(layer_id)
+        try:
             try:
-                os.rename(aside, directory)
+                failpoint("remove.rename")
+                os.rename(directory, removal)
+            except PermissionError as error:
+                if getattr(error, "winerror", None) != _ERROR_ACCESS_DENIED:
+                    raise
+                self._detach(layer_id, error)
+                self._rename_again(layer_id, error)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise os_error(error, f"failed to remove: rename {self._layers.display_path(directory)}") from error
+        failpoint("remove.renamed")
+        if flush:
+            self.flush_snapshots()
+
+    def flush_snapshots(self) -> None:
+        """Make all renames of layers durable."""
+        if os.path.isdir(self.snapshots):
+            sync_directory(self.snapshots)
+
+    def _detach(self, layer_id: int, denied: OSError) -> None:
+        """Detach a layer that an ended process left attached; ``denied`` is the failure of its renaming."""
+        try:
+            self._layers.release(self.directory(layer_id))
+        except SnapshotterError as error:
+            raise FailedPrecondition(
+                f"{error.message}: {self._renaming(layer_id, denied)}; {_IS_OPEN}", **error.details
+            ) from error
+
+    def _rename_again(self, layer_id: int, denied: OSError) -> None:
+        """Rename a layer to ``rm-<id>`` after it was detached. The sentence of the error is that of containerd."""
+        try:
+            os.rename(self.directory(layer_id), self.removal_directory(layer_id))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            both = f"{self._renaming(layer_id, error)}: {self._renaming(layer_id, denied)}"
+            raise FailedPrecondition(
+                f"second rename attempt following detach failed: {both}; {_IS_OPEN}",
+                path=self._layers.display_path(self.directory(layer_id)),
+            ) from error
+
+    def _renaming(self, layer_id: int, error: OSError) -> str:
+        paths = self.directory(layer_id), self.removal_directory(layer_id)
+        return f"rename {' '.join(map(self._layers.display_path, paths))}: {error.strerror}"
+
+    def undo_removal(self, layer_id: int) -> None:
+        """Rename ``rm-<id>`` back to the layer. Without it, nothing happens."""
+        directory, removal = self.directory(layer_id), self.removal_directory(layer_id)
+        if not os.path.lexists(directory) and os.path.lexists(removal):
+            try:
+                os.rename(removal, directory)
             except FileNotFoundError:
-                # A reader that needed it was quicker.
+                # Another reader that needed the layer was faster.
                 return
             failpoint("put_back.renamed")
             sync_directory(os.path.dirname(directory))
 
-    def set_aside(self, number: int) -> None:
-        """Rename a layer to ``rm-<id>``, detached first if it has to be; a missing one is no error.
+    def recover(self, layer_id: int, kind: str) -> None:
+        """Repair what an ended process left of a snapshot that still has its record.
 
-        Raises FailedPrecondition if a file below it is open, or as ``os_error`` has it.
+        ``rm-<id>`` is the layer of a removal that did not reach its COMMIT: it
+        gets its name back. For a view it can also be half of a scratch, which
+        is destroyed, because a view has no content of its own. Call this in a
+        write transaction: running processes rename layers only inside one.
         """
-        directory, aside = self.directory(number), self.aside(number)
-        try:
-            try:
-                failpoint("remove.rename")
-                os.rename(directory, aside)
-            except PermissionError as error:
-                if getattr(error, "winerror", None) != _ERROR_ACCESS_DENIED:
-                    raise
-                self._release(number, error)
-                os.rename(directory, aside)
-        except FileNotFoundError:
+        if self._dry_run or not os.path.lexists(self.removal_directory(layer_id)):
             return
-        except OSError as error:
-            raise os_error(error, f"failed to remove: rename {self._layers.presented(directory)}") from error
-        failpoint("remove.renamed")
-        sync_directory(os.path.dirname(directory))
+        failpoint("recover.before")
+        if kind == VIEW:
+            self._layers.destroy(self.removal_directory(layer_id))
+        else:
+            self.undo_removal(layer_id)
+        failpoint("recover.after")
 
-    def _release(self, number: int, denied: OSError) -> None:
-        """Detach a layer that a dead process left attached; ``denied`` is how the renaming of it failed."""
-        directory, aside = self.directory(number), self.aside(number)
-        try:
-            self._layers.release(directory)
-        except SnapshotterError as error:
-            paths = f"{self._layers.presented(directory)} {self._layers.presented(aside)}"
-            raise FailedPrecondition(
-                f"{error.message}: rename {paths}: {denied.strerror}; is a file below it open in another program?",
-                **error.details,
-            ) from error
+    # -- locks -------------------------------------------------------------------
 
-    def lock_path(self, number: int) -> str:
-        """The file whose lock is that of a layer."""
-        return os.path.join(self.locks, str(number))
+    def lock_path(self, layer_id: int) -> str:
+        """Return the lock file of a layer."""
+        return os.path.join(self.locks, str(layer_id))
 
-    def lock(self, number: int) -> Optional[FileLock]:
-        """The lock of a layer, taken; None if another process has it."""
-        lock = FileLock(self.lock_path(number))
+    def lock(self, layer_id: int) -> Optional[FileLock]:
+        """Lock a layer and return the lock, or None if another process has it."""
+        lock = FileLock(self.lock_path(layer_id))
         try:
             failpoint("lock.acquire")
-            self._make_locks()
+            self._prepare_lock(self.lock_path(layer_id))
             return lock if lock.acquire() else None
         except OSError as error:
-            raise os_error(
-                error, f"cannot lock snapshot {number} by {self._layers.presented(self.lock_path(number))}"
-            ) from error
+            path = self._layers.display_path(self.lock_path(layer_id))
+            raise os_error(error, f"cannot lock snapshot {layer_id} by {path}") from error
 
-    def export_lock(self, path: str) -> Optional[FileLock]:
-        """The lock of whoever writes the file ``path`` on the node, taken; None if another process does."""
+    def lock_export(self, path: str) -> Optional[FileLock]:
+        """Lock the file ``path`` on the node for an export, and return the lock, or None if another process has it."""
         import hashlib
 
-        name = "export-" + hashlib.sha256(os.path.normcase(os.path.realpath(path)).encode()).hexdigest()[:16]
-        self._make_locks()
-        lock = FileLock(os.path.join(self.locks, name))
+        name = "export-" + hashlib.sha256(path_key(os.path.realpath(path)).encode()).hexdigest()[:16]
+        lock_path = os.path.join(self.locks, name)
+        self._prepare_lock(lock_path)
+        lock = FileLock(lock_path)
         return lock if lock.acquire() else None
 
-    def _make_locks(self) -> None:
-        # Whoever can open a lock file can hold it. On Windows, Python 3.12.4 and newer make an access list of the mode.
+    def lock_upload(self, digits: str) -> Optional[FileLock]:
+        """Lock the incoming files whose digests begin as ``digits``; return the lock, or None if it stays busy.
+
+        Uploads share 256 lock files, because a lock file cannot be deleted
+        safely while other processes want it.
+        """
+        path = os.path.join(self.locks, f"upload-{digits[:2]}")
+        self._prepare_lock(path)
+        lock = FileLock(path)
+        try:
+            return lock if lock.acquire(_UPLOAD_SECONDS) else None
+        except OSError as error:
+            raise os_error(error, f"cannot lock an upload by {self._layers.display_path(path)}") from error
+
+    def _prepare_lock(self, path: str) -> None:
+        # A process that can open a lock file can hold it. Python 3.12.4 and newer turn the mode into an ACL on Windows.
         try:
             os.mkdir(self.locks, 0o700)
         except FileExistsError:
-            pass
+            self.refuse_link(self.locks)
+            self.refuse_link(path)
 
-    def forget_lock(self, number: int) -> None:
-        """Delete the lock file of a removed snapshot; nobody else can want it, its id is gone for good."""
+    def delete_lock(self, layer_id: int) -> None:
+        """Delete the lock file of a removed snapshot. Ids are never reused, so no other process needs it."""
         try:
+            from .layers import filetree
+
             failpoint("lock.forget")
-            os.unlink(self.lock_path(number))
+            filetree.unlink(self.lock_path(layer_id))
             failpoint("lock.forgotten")
         except OSError:
-            # A process that came too late looks at it this moment; the empty file harms nobody.
+            # Another process has it open at this moment. The empty file does no harm.
             pass

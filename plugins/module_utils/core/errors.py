@@ -27,7 +27,7 @@ class SnapshotterError(Exception):
         self.message = message
         self.details = details
 
-    def prefixed(self, prefix: str) -> SnapshotterError:
+    def with_context(self, prefix: str) -> SnapshotterError:
         """The same error with ``prefix: `` before its message (Go's %w)."""
         return type(self)(f"{prefix}: {self.message}", **self.details)
 
@@ -50,6 +50,10 @@ class FailedPrecondition(SnapshotterError):
     code = "failed_precondition"
 
 
+class Damaged(FailedPrecondition):
+    """What is stored contradicts itself. It stays as it is, and only a backup or a repair helps."""
+
+
 class InvalidArgument(SnapshotterError):
     """The caller's input is wrong whatever the state of the system."""
 
@@ -57,7 +61,7 @@ class InvalidArgument(SnapshotterError):
 
 
 class Unavailable(SnapshotterError):
-    """Somebody else holds what is needed; trying again later is right."""
+    """Another process holds what is needed, or space is missing; the same task can succeed later."""
 
     code = "unavailable"
 
@@ -70,50 +74,3 @@ class NotImplementedHere(SnapshotterError):
 
 class Internal(SnapshotterError):
     """A failure that none of the other classes describes."""
-
-
-#: winerror.h: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION.
-_WINDOWS_IN_USE = (32, 33)
-
-
-def os_error(error: OSError, what: str, **details: Any) -> SnapshotterError:
-    """An operating system's error in the classes of the core; ``what`` begins the sentence: ``cannot write <path>``."""
-    import errno
-
-    reason = f"{what}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return Unavailable(f"{reason}; free some space on its volume and run the task again", **details)
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return Unavailable(f"{reason}; raise the limit, or run the task again when fewer files are open", **details)
-    if error.errno == errno.EBUSY or getattr(error, "winerror", None) in _WINDOWS_IN_USE:
-        return Unavailable(f"{reason}; another program uses it: run the task again when that has ended", **details)
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return FailedPrecondition(
-            f"{reason}; is the volume read-only, or the task run without administrator rights?", **details
-        )
-    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-        return InvalidArgument(f"{reason}; choose another path", **details)
-    if error.errno == errno.EIO:
-        return Internal(f"{reason}; check the disk that it lies on", **details)
-    return FailedPrecondition(reason, **details)
-
-
-def translate(error: Exception, what: str, root: str) -> SnapshotterError:
-    """Whatever made an operation fail, as an error of the core; ``what`` begins the sentence of one that is none yet.
-
-    An error that nobody foresaw is a mistake of ours: its traceback goes to
-    standard error, for whoever debugs; the reply has the sentence.
-    """
-    if isinstance(error, SnapshotterError):
-        return error
-    if isinstance(error, OSError):
-        return os_error(error, f"{what}: {error.filename if isinstance(error.filename, str) else root}")
-    if isinstance(error, RecursionError):
-        return InvalidArgument("a path has more directories than can be made or followed here")
-    if isinstance(error, MemoryError):
-        return Internal("the host ran out of memory")
-    import sys
-    import traceback
-
-    traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-    return Internal(f"{type(error).__name__}: {error}")

@@ -1,29 +1,32 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Labels: the three that the snapshotter reads itself, and the rules for all.
+"""Rules for labels, and the three that the snapshotter reads.
 
 Sources: containerd plugins/snapshots/windows/windows.go (names and parsing),
-pkg/labels/validate.go (length), core/snapshots/snapshotter.go (inheritance).
+pkg/labels/validate.go (length).
 """
 
 from __future__ import annotations
 
 import json
-from typing import Dict, List, Mapping, NamedTuple
+from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 from .errors import InvalidArgument
 
-#: Present (with any value, even ``false``): the snapshot gets a scratch disk for a utility VM too.
+#: If present (with any value, even ``false``), the snapshot also gets a scratch disk for a utility VM.
 UVM_SCRATCH = "containerd.io/snapshot/io.microsoft.vm.storage.scratch"
 #: Deprecated: rootfs size in GiB, unsigned decimal, 32 bits.
 ROOTFS_SIZE_GB = "containerd.io/snapshot/io.microsoft.container.storage.rootfs.size-gb"
-#: Rootfs size in bytes, unsigned decimal, 64 bits; 0 means "as the template is".
+#: Rootfs size in bytes, unsigned decimal, 64 bits; 0 is the size of the template.
 ROOTFS_SIZE_BYTES = "containerd.io/snapshot/windows/rootfs.sizebytes"
 
-#: Labels that reach a snapshotter through containerd's metadata layer.
-INHERITED_PREFIX = "containerd.io/snapshot/"
+#: The chain id of a layer. containerd asks a snapshotter for layers with this label, and unpacks those that it lacks.
 SNAPSHOT_REF = "containerd.io/snapshot.ref"
+
+#: With the name of an image behind it, a label of the image's top layer in our own store. The value is the platform of
+#: the image as containerd writes it (platforms.FormatAll): ``windows(10.0.20348.2700)/amd64``.
+IMAGE = "wcow.snapshotter/image/"
 
 #: Longest key plus value, in bytes of UTF-8 (pkg/labels/validate.go).
 MAXIMUM_LENGTH = 4096
@@ -32,7 +35,11 @@ _DEPRECATED = f'"{ROOTFS_SIZE_GB}" label is deprecated, please use "{ROOTFS_SIZE
 
 
 class ScratchOptions(NamedTuple):
-    """What labels ask of a new scratch: bytes (0: the template's size), UVM scratch, warnings."""
+    """A new scratch as the labels want it.
+
+    ``size`` in bytes (0: that of the template), whether there is a UVM scratch
+    too, and warnings for the reply.
+    """
 
     size: int
     uvm: bool
@@ -42,9 +49,9 @@ class ScratchOptions(NamedTuple):
 def scratch_options(labels: Mapping[str, str]) -> ScratchOptions:
     """Read the snapshotter's own labels.
 
-    The deprecated label is parsed first and the one in bytes overrides it, so
-    that a malformed old label is an error even beside a good new one, and
-    bytes of 0 cancel it. Raises InvalidArgument for a malformed number.
+    The deprecated label is parsed first, then the one in bytes overrides it: a
+    malformed old label is an error even beside a good new one, and a new one
+    of 0 cancels the old one. Raises InvalidArgument for a malformed number.
     """
     size = 0
     warnings = []
@@ -70,13 +77,34 @@ def _parse_uint(labels: Mapping[str, str], label: str, bits: int) -> int:
             f'failed to parse label "{label}"={quoted}: strconv.ParseUint: parsing {quoted}: {problem}',
             label=label,
             value=text,
+            advice="The value must be a whole number without a unit, in quotes; the option rootfs_size accepts units",
         )
     return int(text)
 
 
-def inherited(labels: Mapping[str, str]) -> Dict[str, str]:
-    """The labels that an upper layer may hand down to a snapshotter (FilterInheritedLabels)."""
-    return {k: v for k, v in labels.items() if k == SNAPSHOT_REF or k.startswith(INHERITED_PREFIX)}
+def select(
+    name: str, current: Mapping[str, str], labels: Mapping[str, str], fieldpaths: Sequence[str]
+) -> Dict[str, str]:
+    """Return the labels of snapshot ``name`` after an update; a label with an empty value is one to remove.
+
+    The field path ``labels``, and none at all, replaces all of them. ``labels.<key>`` sets one (the key is everything
+    after the first dot). Raises InvalidArgument for any other path.
+    """
+    wanted: Dict[str, str] = dict(current) if fieldpaths else dict(labels)
+    for path in fieldpaths:
+        if path.startswith("labels."):
+            key = path[len("labels.") :]
+            wanted[key] = labels.get(key, "")
+        elif path == "labels":
+            wanted = dict(labels)
+        else:
+            raise InvalidArgument(
+                f"cannot update {json.dumps(path, ensure_ascii=False)} field on snapshot "
+                f"{json.dumps(name, ensure_ascii=False)}: invalid argument",
+                name=name,
+                path=path,
+            )
+    return wanted
 
 
 def validate(labels: Mapping[str, str]) -> None:
@@ -92,4 +120,5 @@ def validate(labels: Mapping[str, str]) -> None:
                 f"({MAXIMUM_LENGTH} bytes), key: {key[:64]}: invalid argument",
                 label=key[:64],
                 length=length,
+                advice="Shorten the label, or keep the text in a file and a reference to it in the label",
             )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lock between processes that the death of its holder releases."""
+"""A lock between processes and threads that ends with its process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import os
 import time
 from typing import Any, Optional
 
-# Seconds between two attempts of a process that waits.
+# Seconds between two attempts of a waiting process.
 _PAUSE = 0.002
 
 
 class FileLock:
-    """An exclusive lock on a file, which is made if it is not there; its directory is not.
+    """An exclusive lock on a file. The file is created if it does not exist; its directory must exist.
 
-    The operating system keeps it (flock; LockFile on Windows), so that it is
-    gone with the process that held it, whatever ended that process. The file
-    itself stays: unlinking a locked file would let two processes lock two
-    files of one name.
+    The operating system keeps the lock (flock; LockFile on Windows) and
+    releases it when the process ends in any way. Two objects exclude each
+    other, in one process as well; an object belongs to one thread. The file
+    itself stays: if a locked file were unlinked, two processes could lock two
+    files of the same name.
     """
 
     def __init__(self, path: str) -> None:
@@ -27,13 +28,15 @@ class FileLock:
         self._descriptor: Optional[int] = None
 
     def acquire(self, wait: float = 0.0) -> bool:
-        """Take the lock; False if somebody else still has it after ``wait`` seconds.
+        """Take the lock; return False if another owner still has it after ``wait`` seconds.
 
-        All who wait ask equally often, so that none is left behind. Raises
-        OSError if the file cannot be made, or its file system has no locks.
+        All waiting processes try equally often, so none of them starves.
+        Raises OSError if the file cannot be created or is a link, or its file
+        system has no locks.
         """
         deadline = time.monotonic() + wait
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(self._path, flags, 0o600)
         try:
             while not _lock(descriptor):
                 if time.monotonic() >= deadline:
@@ -47,13 +50,13 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back. Without it, nothing happens."""
+        """Release the lock; without a lock, nothing happens."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def __del__(self) -> None:
-        # Whoever took it may have failed before it came to the block that gives it back.
+        # An error may end the owner between acquire and the block that releases the lock.
         self.release()
 
     def __enter__(self) -> FileLock:
@@ -64,14 +67,14 @@ class FileLock:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file; False if somebody else has done so. Any other reason is raised."""
+    """Lock an open file; return False if it is locked. Raises OSError for any other reason."""
     if os.name == "nt":
         import msvcrt
 
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
         except OSError:
-            # EACCES in Microsoft's C library, whatever errno was before in Wine's. Nothing else can be wrong here.
+            # Microsoft's C library gives EACCES, Wine's the previous errno. The call has no other error.
             return False
         return True
     import fcntl

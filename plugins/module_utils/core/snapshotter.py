@@ -1,319 +1,255 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operations of the Windows snapshotter (containerd plugins/snapshots/windows).
-
-An active snapshot or view is known by its *key*, a committed one by its
-*name*; both share one space. Parents are committed snapshots. Operations are
-strict: they raise where the state does not allow them. What makes them
-idempotent is in ``ensure``.
+"""The snapshot operations on the store of the collection (``snapshots`` has the interface).
 
 Metadata and directory change together, under one write transaction:
 
-* *create*: record, mark, directory, scratch, COMMIT, mark taken away. A process
-  that dies before COMMIT leaves a marked directory without a record, under the
-  next id. Whoever opens the store then renames it to ``rm-<id>``, and nobody
-  gets that id again. A directory that has neither record nor mark is none of
-  these, but a layer whose record was lost: it is never touched.
-* *remove*: record deleted, directory renamed to ``rm-<id>``, COMMIT, destroy.
-  A process that dies before COMMIT leaves a record whose directory is
-  ``rm-<id>``; whoever needs the directory next renames it back.
-* *commit*: the snapshot is marked with its holder, COMMIT; conversion without
-  any transaction; then kind, name and usage in a second one.
+* *create*: record, marker, directory, scratch, COMMIT, marker deleted. A
+  process that ends before COMMIT leaves a layer with a marker and without a
+  record, under the next id. The next transaction of any process renames it to
+  ``rm-<id>`` and skips its id (``store``).
+* *remove*: directory renamed to ``rm-<id>``, record deleted, COMMIT, destroy.
+  A process that ends before COMMIT leaves a record whose directory is
+  ``rm-<id>``; the next operation that needs the directory renames it back.
+* *commit*: the record names its lock owner, COMMIT (not durable); conversion without any
+  transaction; then kind, name and usage in a second transaction.
 
-Work on the files of one snapshot is done under that snapshot's ``FileLock``.
-A mark in the metadata whose lock is free belongs to a process that died.
+Work on the files of one snapshot is done under its ``FileLock``. A lock owner
+in the metadata whose lock is free has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import BinaryIO, Callable, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 from . import labels as label_rules
 from . import model
-from .directories import Directories
-from .durable import make_directories, sync_directory
-from .errors import (
-    AlreadyExists,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    SnapshotterError,
-    Unavailable,
-    os_error,
-)
+from .errors import AlreadyExists, FailedPrecondition, NotFound, SnapshotterError, Unavailable
 from .failpoint import failpoint
-from .layers.base import ImportResult, LayerStore, ScratchInfo
+from .files import os_error, sync_directory
+from .formats.imagenames import say_unknown
+from .formats.ntfsnames import path_key
+from .keys import check_key, is_unpack_key
+from .layers.base import LayerStore
 from .lock import FileLock
-from .metastore import Metastore, Record, Transaction, check_key
-from .model import ACTIVE, COMMITTED, VIEW, Info, Mount, Snapshot, Usage
+from .metastore import Record, Transaction
+from .model import (
+    ACTIVE,
+    COMMITTED,
+    VIEW,
+    Description,
+    ImportResult,
+    Info,
+    Mount,
+    ScratchInfo,
+    Snapshot,
+    TopLayer,
+    Usage,
+)
+from .store import OwnStore, rootfs_size
 
-METADATA_FILE = "metadata.sqlite3"
-
-# What containerd keeps beside its snapshots (plugins/snapshots/windows, core/snapshots/storage).
-_CONTAINERD_METADATA = "metadata.db"
-
-#: What ``import_layer`` unpacks into: number of the process, time, a random number, the name that the snapshot gets.
-IMPORT_KEY = r"extract-[0-9]+-[-0-9T:.]+Z-[0-9a-f]{8} (?P<name>.+)"
-
-
-def is_unpack_key(key: str) -> bool:
-    """Whether ``key`` names a snapshot that an image layer is unpacked into.
-
-    Such a snapshot gets no scratch, and Commit does not convert it. containerd
-    writes ``extract-<unique> <chain id>``, behind ``<namespace>/<sequence>/``
-    for a backend (pkg/rootfs/apply.go). Its snapshotter asks whether the key
-    *contains* "extract", so that a container of that name never gets a disk;
-    here the last part of the key must begin with it, what follows the first
-    space aside, for that may be any name.
-    """
-    return key.split(" ", 1)[0].rsplit("/", 1)[-1].startswith("extract-")
-
+if TYPE_CHECKING:
+    from .snapshots import Unpack
 
 _Found = TypeVar("_Found")
 
+# Snapshots that one transaction removes. Most of the time of a removal is that of the flushes of its transaction; but
+# other tasks wait for it, and each snapshot keeps a file handle.
+_REMOVED_AT_ONCE = 50
+
 
 class Snapshotter:
-    """One store: root directory, metadata, layers.
+    """One store: root directory, metadata, layers. It implements ``snapshots.SnapshotStore``.
 
-    ``root`` is the path as the user wrote it. With ``rehearse`` the metadata
-    is a copy in memory and ``layers`` has to be a store that writes nothing.
-    ``warnings`` collects sentences for the user: what went wrong without
-    making an operation fail.
+    ``root`` is the path as the user wrote it. With ``dry_run`` the metadata is
+    a copy in memory, and ``layers`` must be a store that writes nothing.
+    ``destroy_later``: a removal ends with a call of it for the id of the layer,
+    which the caller destroys (``OwnStore.destroy_removed``). ``views_have_layers``:
+    a view gets its scratch at once and is mounted from it, as in containerd 2.0.
+    ``label_sizes``: a scratch disk without a size label gets one with the
+    default size of the store. Raises as ``OwnStore``.
     """
 
-    def __init__(self, root: str, layers: LayerStore, *, rehearse: bool = False) -> None:
-        self.root = layers.native(root)
+    def __init__(
+        self,
+        root: str,
+        layers: LayerStore,
+        *,
+        dry_run: bool = False,
+        destroy_later: Optional[Callable[[int], None]] = None,
+        views_have_layers: bool = False,
+        label_sizes: bool = False,
+    ) -> None:
+        self.store = OwnStore(root, layers, dry_run=dry_run)
+        self.managed_labels: Sequence[str] = ()
+        self.root = self.store.root
         self.layers = layers
-        self.warnings: List[str] = []
-        self.rehearsing = rehearse
-        self.directories = Directories(self.root, layers, rehearse)
-        self._metadata: Optional[Metastore] = None
-        # While there is no store, an empty one in memory answers.
-        self._stand_in = False
-        self._closed = False
-        if os.path.lexists(self.root) and not os.path.isdir(self.root):
-            raise FailedPrecondition(
-                f"root {root} is a file, not a directory; name the directory of the store", root=root
-            )
-        filesystem = layers.filesystem_type(self.root)
-        missing = layers.missing()
-        if missing:
-            if filesystem.lower() != "ntfs":
-                missing.append(f"an NTFS volume for {root}: it has {filesystem}")
-            raise FailedPrecondition(
-                f"this host or account cannot work with layers: {layers.name}; missing: {'; '.join(missing)}",
-                missing=missing,
-            )
-        if filesystem.lower() != "ntfs":
-            raise InvalidArgument(
-                f"{root} is not on an NTFS volume - only NTFS volumes are supported: invalid argument "
-                f"(the volume has {filesystem}; choose a root on another volume)",
-                root=root,
-                filesystem=filesystem,
-            )
+        self.dry_run = dry_run
+        self.directories = self.store.directories
+        self._destroy_later = destroy_later
+        self._views_have_layers = views_have_layers
+        self._label_sizes = label_sizes
+        # Ids of the snapshots that a dry run has created: they have no layer on disk.
+        self._planned: Set[int] = set()
 
-    # -- opening and closing -------------------------------------------------
+    @property
+    def warnings(self) -> List[str]:
+        """Sentences for the user about what went wrong without failing an operation."""
+        return self.store.warnings
+
+    @warnings.setter
+    def warnings(self, warnings: List[str]) -> None:
+        self.store.warnings = warnings
+
+    def exists(self) -> bool:
+        return self.store.has_metadata()
+
+    def resume(self) -> bool:
+        """See ``OwnStore.resume``."""
+        return self.store.resume()
 
     def close(self) -> None:
-        """Close the metadata. A second call does nothing; any operation after it fails."""
-        self._closed = True
-        if self._metadata is not None:
-            self._metadata.close()
-
-    def metadata(self) -> Metastore:
-        """The metadata, an empty one in memory where there is no store; a copy in memory in a rehearsal."""
-        return self._open()
-
-    def create(self, *, adopt: bool = False) -> Metastore:
-        """Make the store if there is none; its metadata.
-
-        Raises FailedPrecondition where layers lie without metadata, unless
-        ``adopt`` takes them as they are; and what making directories raises.
-        """
-        return self._open(create=True, adopt=adopt)
-
-    def forget_metadata(self) -> None:
-        """Close the metadata, so that its files can be deleted; the next operation opens what is there then."""
-        if self._metadata is not None:
-            self._metadata.close()
-        self._metadata = None
-
-    def _open(self, create: bool = False, adopt: bool = False) -> Metastore:
-        """The metadata; the store's directories too where ``create`` asks for them."""
-        if self._closed:
-            raise FailedPrecondition("database not open")
-        path = os.path.join(self.root, METADATA_FILE)
-        there = os.path.exists(path)
-        if not there and not adopt and (self._metadata is None or (create and self._stand_in)):
-            self._refuse_layers()
-        if self.rehearsing:
-            if self._metadata is None:
-                with_store = Metastore(path)
-                try:
-                    self._metadata = with_store.copy_to_memory()
-                finally:
-                    with_store.close()
-            return self._metadata
-        if self._metadata is None or (self._stand_in and (create or there)):
-            if create:
-                self._make_directories()
-            if self._metadata is not None:
-                self._metadata.close()
-            self._metadata = Metastore(path, create=create)
-            self._stand_in = not (create or there)
-            if not self._stand_in:
-                self.directories.refuse_link()
-                self._mend(self._metadata)
-        return self._metadata
-
-    def _mend(self, metadata: Metastore) -> None:
-        """Set aside what a dead ``_create`` left, without waiting for anybody and without a word if that fails."""
-        with metadata.read() as tx:
-            number = tx.next_id()
-        if not self.directories.is_draft(number) and not self.directories.is_draft(number - 1):
-            return
-        try:
-            with metadata.write(wait=False) as tx:
-                self._set_stray_aside(tx)
-        except (OSError, SnapshotterError):
-            # Who writes now may be the one that makes this directory. On a read-only volume it does no harm.
-            pass
-
-    def is_containerds(self) -> bool:
-        """Whether the root belongs to a snapshotter of containerd."""
-        return os.path.lexists(os.path.join(self.root, _CONTAINERD_METADATA))
-
-    def count_lost_layers(self) -> int:
-        """How many layers there are without any metadata, which must have been lost: these come before layers."""
-        layers = self.directories.layers()
-        return len(layers) if not os.path.lexists(os.path.join(self.root, METADATA_FILE)) else 0
-
-    def _refuse_layers(self) -> None:
-        """Raise where there are layers, though there are no metadata: an empty list would hide that."""
-        shown, lost = self.layers.presented(self.root), self.count_lost_layers()
-        if lost and self.is_containerds():
-            raise FailedPrecondition(
-                f"{shown} is the root of a snapshotter of containerd; name another root for this store", root=self.root
-            )
-        if lost:
-            raise FailedPrecondition(
-                f"{shown} has {lost} layers but no {METADATA_FILE}: restore that file from a backup; or begin anew "
-                "beside them with the module store, state=present and force=true",
-                root=self.root,
-            )
-
-    def _make_directories(self) -> None:
-        there = os.path.lexists(self.root)
-        try:
-            failpoint("store.create.root")
-            make_directories(self.root)
-            failpoint("store.create.protect")
-            if os.name == "nt" and not there:
-                # What is above, such as ProgramData, lets every user write.
-                self._protect_root()
-            failpoint("store.create.snapshots")
-            make_directories(self.directories.snapshots)
-            failpoint("store.create.made")
-        except OSError as error:
-            raise os_error(error, f"cannot create the store in {self.layers.presented(self.root)}") from error
-
-    def _protect_root(self) -> None:
-        from .layers import protection
-
-        try:
-            protection.protect(self.root)
-        except SnapshotterError as error:
-            self.warnings.append(f"{self.root} is not protected, other users may get at it: {error}")
+        self.store.close()
 
     # -- reading -------------------------------------------------------------
 
     def stat(self, key: str) -> Info:
-        """The info of a snapshot of any kind. Raises NotFound."""
-        with self._open().read() as tx:
+        with self.store.read() as tx:
             return tx.get_info(key).info
 
     def walk(self, *filters: str) -> List[Info]:
-        """The infos of the snapshots that match any of ``filters``, all without filters, in byte order of names.
-
-        An empty store gives an empty list. Raises InvalidArgument for a filter
-        that does not parse.
-        """
         from . import filters as language
 
         wanted = language.parse_all(filters)
-        with self._open().read() as tx:
+        with self.store.read() as tx:
             infos = tx.walk(wanted)
         self.warnings.extend(wanted.warnings())
         return infos
 
     def usage(self, key: str) -> Usage:
-        """Disk use of one snapshot without its parents: measured while active, as recorded once committed.
+        """See the interface. A view has no files until it is mounted; then its scratch counts."""
 
-        A view has no files until it is mounted and then counts its scratch.
-        """
-
-        def look(record: Record, directory: str) -> Usage:
+        def measure(record: Record, directory: str) -> Usage:
             if record.info.kind == COMMITTED or not os.path.isdir(directory):
                 return record.usage
             return self.layers.disk_usage(directory)
 
-        return self._look(key, look)
+        return self._look(key, measure)
 
     def mounts(self, key: str) -> List[Mount]:
-        """How to mount an active snapshot or view. Pure computation.
+        with self.store.read() as tx:
+            snapshot = self._get_snapshot(tx, key)
+        self._complete_view(key, snapshot)
+        if snapshot.kind == ACTIVE and os.path.lexists(self.directories.removal_directory(snapshot.id)):
+            # An interrupted removal left the layer there, and the caller wants to mount it.
+            with self.store.write() as tx:
+                self.directories.recover(self._get_snapshot(tx, key).id, ACTIVE)
+        return self._mounts(snapshot)
 
-        Raises NotFound, and FailedPrecondition for a committed snapshot.
-        """
-        with self._open().read() as tx:
-            return self._mounts(self._get_snapshot(tx, key))
+    def describe(self, *names: str, scratch: bool = True) -> Dict[str, Description]:
+        found: Dict[str, Description] = {}
+        records: List[Record] = []
+        below: Set[int] = set()
+        with self.store.read() as tx:
+            for name in names:
+                try:
+                    record = tx.get_info(name)
+                except NotFound:
+                    continue
+                mounts = [] if record.info.kind == COMMITTED else self._mounts(tx.get_snapshot(name))
+                found[name] = Description(record.info, mounts, None)
+                records.append(record)
+                if scratch:
+                    below.update(tx.parent_ids(record.info.parent))
+        if not scratch:
+            return found
+        self._require_layers(below)
+        for record in records:
+            name = record.info.name
+            try:
+                if record.info.kind == COMMITTED:
+                    self._look(name, lambda *_: None, record)
+                else:
+                    found[name] = found[name]._replace(scratch=self._look(name, self._read_scratch, record))
+            except NotFound:
+                # Another process removed it after the transaction.
+                del found[name]
+        return found
+
+    def _require_layers(self, ids: Set[int]) -> None:
+        """Raise FailedPrecondition if a layer of committed snapshots does not exist, unless its record is gone, too."""
+        absent = [layer_id for layer_id in sorted(ids) if not os.path.lexists(self.directories.directory(layer_id))]
+        if set(absent) - self._planned:
+            with self.store.write() as tx:
+                self._recover(tx, *(layer_id for layer_id in absent if tx.find_name(layer_id) is not None))
 
     def scratch(self, key: str) -> Optional[ScratchInfo]:
-        """The scratch disk of a snapshot, None where it has none. Raises NotFound."""
-        found = self._look(key, lambda _record, directory: self.layers.scratch_info(directory))
-        return found and self._presented_scratch(found)
+        return self._look(key, self._read_scratch)
+
+    def _read_scratch(self, _record: Record, directory: str) -> Optional[ScratchInfo]:
+        found = self.layers.scratch_info(directory)
+        return found and self._with_display_path(found)
 
     def children(self, name: str) -> List[str]:
-        """Names of the direct children of a committed snapshot, in byte order."""
-        with self._open().read() as tx:
+        with self.store.read() as tx:
             return tx.children(name)
 
-    # -- making --------------------------------------------------------------
+    def users(self, names: Sequence[str]) -> Dict[str, List[str]]:
+        """See the interface. Nothing outside this store refers to its snapshots."""
+        return {}
+
+    def top_layers(self, image: str) -> List[TopLayer]:
+        label = label_rules.IMAGE + image
+        found = self.walk(f'labels."{label}"')
+        if not found:
+            start = len(label_rules.IMAGE)
+            known = {key[start:] for info in self.walk() for key in info.labels if key.startswith(label_rules.IMAGE)}
+            raise NotFound(
+                f"{say_unknown(image, known)}. Import it with the module image, which records its names", image=image
+            )
+        return [TopLayer(info.name, info.labels[label].partition("(")[2].partition(")")[0]) for info in found]
+
+    def default_rootfs_size(self) -> int:
+        return self.store.read_rootfs_size()
+
+    # -- creating ------------------------------------------------------------
 
     def prepare(self, key: str, parent: str = "", labels: Optional[Mapping[str, str]] = None) -> List[Mount]:
-        """Make an active snapshot, with a scratch over ``parent``, and say how to mount it.
-
-        Without a parent it is the beginning of a base layer: an empty
-        ``Files``. Labels choose the size and a UVM scratch. Raises NotFound or
-        InvalidArgument (parent), AlreadyExists (key), InvalidArgument (labels).
-        """
         return self._mounts(self._create(ACTIVE, key, parent, labels or {})[0])
 
     def view(self, key: str, parent: str = "", labels: Optional[Mapping[str, str]] = None) -> List[Mount]:
-        """Make a read-only view of ``parent``. It costs nothing on disk until it is mounted."""
-        return self._mounts(self._create(VIEW, key, parent, labels or {})[0])
+        snapshot, _lock = self._create(VIEW, key, parent, labels or {})
+        try:
+            self._complete_view(key, snapshot)
+        except BaseException:
+            self._abandon(key)
+            raise
+        return self._mounts(snapshot)
 
     def _create(
         self, kind: str, key: str, parent: str, labels: Mapping[str, str], *, hold: bool = False
     ) -> Tuple[Snapshot, FileLock]:
-        """Make a snapshot. With ``hold`` its lock is taken before anybody can see it, and the caller releases it."""
+        """Create a snapshot. With ``hold``, lock it before other processes can see it; the caller releases the lock."""
         check_key(key, "key")
         label_rules.validate(labels)
-        # A store that is not there has no parents: it is made only for what can succeed.
-        metadata = self._open(create=not parent)
         snapshot: Optional[Snapshot] = None
         lock = FileLock(os.devnull)
         try:
-            with metadata.write() as tx:
-                self._pass_over_strays(tx)
+            # A store that does not exist has no parents, so it is created only for what can succeed.
+            with self.store.write(create=not parent) as tx:
+                self.store.skip_occupied_ids(tx)
+                if self._label_sizes and kind == ACTIVE and parent and not is_unpack_key(key):
+                    labels = self._with_size(tx, labels)
                 try:
                     snapshot = tx.create_snapshot(kind, key, parent, labels)
                 except SnapshotterError as error:
-                    raise error.prefixed("failed to create snapshot") from None
-                for number in snapshot.parent_ids:
-                    self.directories.recover(number, COMMITTED)
+                    raise error.with_context("failed to create snapshot") from None
+                if self.dry_run:
+                    self._planned.add(snapshot.id)
+                self._recover(tx, *snapshot.parent_ids)
                 if hold:
                     lock = self._lock(tx, key, snapshot.id)
                 if kind == ACTIVE:
@@ -321,128 +257,94 @@ class Snapshotter:
         except BaseException:
             lock.release()
             if snapshot is not None:
-                self._undo_create(metadata, snapshot.id)
+                self._undo_create(snapshot.id)
             raise
-        if kind == ACTIVE and not self.rehearsing:
-            self.directories.finish(snapshot.id)
+        if kind == ACTIVE and not self.dry_run:
+            self.directories.finish_layer(snapshot.id)
         return snapshot, lock
 
+    @staticmethod
+    def _with_size(tx: Transaction, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """Return labels with the default size of scratch disks, if the store has one and they name no size."""
+        if label_rules.ROOTFS_SIZE_BYTES in labels or label_rules.ROOTFS_SIZE_GB in labels:
+            return labels
+        size = rootfs_size(tx)
+        return {**labels, label_rules.ROOTFS_SIZE_BYTES: str(size)} if size else labels
+
     def _make_layer(self, snapshot: Snapshot, key: str, labels: Mapping[str, str]) -> None:
-        """The directory of a new active snapshot and what belongs into it."""
+        """Make the directory of a new active snapshot and its content."""
         directory = self.directories.directory(snapshot.id)
-        parents = self.directories.of(snapshot.parent_ids)
+        parents = self.directories.directories(snapshot.parent_ids)
         options = None
-        if parents and not is_unpack_key(key):
+        if parents and not self._is_unpack(key):
             options = label_rules.scratch_options(labels)
             self.warnings.extend(options.warnings)
-        if self.rehearsing:
+        if self.dry_run:
             if options is not None:
                 self.layers.create_scratch(directory, parents, options.size)
             return
         try:
-            self.directories.begin(snapshot.id)
+            self.directories.begin_layer(snapshot.id)
         except OSError as error:
-            raise os_error(error, f"failed to create snapshot dir {self.layers.presented(directory)}") from error
+            raise os_error(error, f"failed to create snapshot dir {self.layers.display_path(directory)}") from error
         failpoint("create.layer")
         if options is not None:
             if options.uvm:
-                # First, so that it never meets the container's own sandbox.vhdx.
+                # Before the scratch of the container, because both disks are named sandbox.vhdx.
                 try:
                     self.layers.create_uvm_scratch(directory, parents)
                 except SnapshotterError as error:
-                    raise error.prefixed("failed to make UVM's scratch layer") from error
+                    raise error.with_context("failed to make UVM's scratch layer") from error
             try:
                 self.layers.create_scratch(directory, parents, options.size)
             except SnapshotterError as error:
-                raise error.prefixed("failed to create scratch layer") from error
-        elif not is_unpack_key(key):
+                raise error.with_context("failed to create scratch layer") from error
+        elif not self._is_unpack(key):
             self.layers.create_base(directory)
         failpoint("create.sync")
         sync_directory(os.path.dirname(directory))
         failpoint("create.done")
 
-    def _undo_create(self, metadata: Metastore, number: int) -> None:
-        """After a failed create: nothing on disk, and the id is not given out again."""
-        if self.rehearsing:
+    def _undo_create(self, layer_id: int) -> None:
+        """Leave nothing on disk after a failed create, and do not use its id again."""
+        if self.dry_run:
             return
-        directory = self.directories.directory(number)
+        directory = self.directories.directory(layer_id)
+        removal = self.directories.removal_directory(layer_id)
         try:
             failpoint("undo.rename")
             if os.path.lexists(directory):
-                os.rename(directory, self.directories.aside(number))
+                os.rename(directory, removal)
                 failpoint("undo.discard")
-                self.layers.discard(self.directories.aside(number))
-            failpoint("undo.burn")
-            metadata.burn(number)
+                self.layers.discard(removal)
+            failpoint("undo.skip_ids")
+            self.store.skip_ids(layer_id)
         except (OSError, SnapshotterError) as error:
             # The directory itself keeps the id from being used again.
             self.warnings.append(f"could not clean up after the failure: {error}")
         if not os.path.lexists(directory):
-            self.directories.finish(number)
-
-    def _pass_over_strays(self, tx: Transaction) -> None:
-        """See to it that the next id is one of which nothing is on disk."""
-        if not self.rehearsing:
-            try:
-                self._set_stray_aside(tx)
-            except OSError:
-                # Another program holds it. It stays where it is, and is never used.
-                pass
-        while self.directories.is_occupied(tx.next_id()):
-            tx.burn(tx.next_id())
-
-    def _set_stray_aside(self, tx: Transaction) -> None:
-        """Rename what a process that died in ``_create`` left to ``rm-<id>``, and give its id to nobody.
-
-        Only a COMMIT counts ids on, so it can only be the next one. Without
-        its mark a directory there is no such thing: the metadata are older
-        than the layers, a backup perhaps, and it may hold what somebody wants
-        back. So it stays.
-        """
-        number = tx.next_id()
-        for done in (number - 1, number):
-            if self.directories.is_draft(done) and (
-                tx.find_name(done) is not None or not os.path.lexists(self.directories.directory(done))
-            ):
-                self.directories.finish(done)
-        if not self.directories.is_draft(number):
-            return
-        directory = self.directories.directory(number)
-        failpoint("stray.rename")
-        os.rename(directory, self.directories.aside(number))
-        failpoint("stray.burn")
-        sync_directory(os.path.dirname(directory))
-        self.directories.finish(number)
-        tx.burn(number)
+            self.directories.finish_layer(layer_id)
 
     # -- committing ----------------------------------------------------------
 
     def commit(self, name: str, key: str, labels: Optional[Mapping[str, str]] = None, parent: str = "") -> Info:
-        """Make the active snapshot ``key`` the committed snapshot ``name``.
-
-        Its scratch becomes a read-only layer first. Labels are those given
-        here; nothing is inherited. ``parent`` gives a parentless snapshot its
-        parent. Name, kind and parent are checked before the conversion and
-        again after it. Raises NotFound (key, parent), AlreadyExists (name),
-        FailedPrecondition (a view or committed snapshot; mounted),
-        InvalidArgument (another parent), Unavailable (being committed).
-        """
+        """See the interface. Name, kind and parent are checked before the conversion and again after it."""
         labels = labels or {}
         check_key(name, "name")
         label_rules.validate(labels)
-        metadata = self._open()
-        with metadata.write() as tx:
+        # Not durable: after a power cut all locks are free, so a lock owner that is lost has ended anyway.
+        with self.store.write(durable=False) as tx:
             try:
                 tx.get_info(key)
             except NotFound as error:
-                raise error.prefixed(f"failed to get storage info for {key}") from None
+                raise error.with_context(f"failed to get storage info for {key}") from None
             tx.get_snapshot(key)
             info, parent = self._check_commit(tx, key, name, parent)
             lock = self._lock(tx, key, info.id)
             try:
-                parents = self.directories.of(tx.parent_ids(parent))
-                self.directories.recover(info.id, info.kind)
-                tx.set_holder(key, f"process {os.getpid()} since {model.now()}")
+                parents = self.directories.directories(tx.parent_ids(parent))
+                self._recover(tx, info.id, *tx.parent_ids(parent))
+                tx.set_owner(key, f"process {os.getpid()} since {model.now()}")
             except BaseException:
                 lock.release()
                 raise
@@ -450,16 +352,16 @@ class Snapshotter:
             try:
                 return self._finish_commit(name, key, labels, parent, info, parents)
             except BaseException:
-                self._release_mark(metadata, key)
+                self._release_ownership(key)
                 raise
 
     def _finish_commit(
         self, name: str, key: str, labels: Mapping[str, str], parent: str, info: Info, parents: List[str]
     ) -> Info:
-        """Convert and record; the caller holds the lock of ``key``."""
+        """Convert the layer and record the result; the caller holds the lock of ``key``."""
         usage = self._convert(key, info, parents)
         failpoint("commit.record")
-        with self._open().write() as tx:
+        with self.store.write() as tx:
             self._check_commit(tx, key, name, parent)
             tx.commit_active(key, name, usage, labels, parent)
             return tx.get_info(name).info
@@ -469,137 +371,170 @@ class Snapshotter:
         try:
             return tx.check_commit(key, name, parent)
         except SnapshotterError as error:
-            raise error.prefixed("failed to commit snapshot") from None
+            raise error.with_context("failed to commit snapshot") from None
 
     def _convert(self, key: str, info: Info, parents: List[str]) -> Usage:
         directory = self.directories.directory(info.id)
         self._refuse_if_mounted(key, directory, "commit")
-        if self.rehearsing:
+        if self.dry_run:
             return Usage(0, 0)
         failpoint("commit.convert")
-        if not is_unpack_key(key):
-            self.layers.convert(directory, parents)
+        if not self._is_unpack(key):
+            try:
+                self.layers.convert(directory, parents)
+            except SnapshotterError as error:
+                if parents:
+                    raise error.with_context("failed to reimport snapshot") from error
+                # containerd converts a snapshot without a parent by another function, whose errors have no prefix.
+                raise
         try:
             return self.layers.disk_usage(directory)
         except SnapshotterError as error:
-            raise error.prefixed(
-                f"failed to collect disk usage of snapshot storage: {self.layers.presented(directory)}"
-            ) from error
+            path = self.layers.display_path(directory)
+            raise error.with_context(f"failed to collect disk usage of snapshot storage: {path}") from error
 
-    def _release_mark(self, metadata: Metastore, key: str) -> None:
+    def _release_ownership(self, key: str) -> None:
         failpoint("commit.release_mark")
         try:
-            with metadata.write() as tx:
-                tx.set_holder(key, None)
+            with self.store.write(durable=False) as tx:
+                tx.set_owner(key, None)
         except SnapshotterError as error:
-            # Our lock is about to be free, which makes the mark void for everybody.
-            self.warnings.append(f"could not take back the mark of the failed commit: {error}")
+            # The lock is about to be free, so other processes ignore the recorded owner.
+            self.warnings.append(f"could not delete the lock owner of the failed commit: {error}")
 
     # -- changing and removing -----------------------------------------------
 
     def update(self, name: str, labels: Optional[Mapping[str, str]] = None, fieldpaths: Sequence[str] = ()) -> Info:
-        """Change labels of a snapshot of any kind; nothing else is mutable.
-
-        See ``Transaction.update_info`` for ``fieldpaths``. A later change of
-        the size label does not resize anything. Raises NotFound,
-        InvalidArgument, Unavailable (being committed).
-        """
         labels = labels or {}
         label_rules.validate(labels)
-        with self._open().write() as tx:
-            self._refuse_if_held(tx, name)
+        with self.store.write() as tx:
+            self._refuse_if_owned(tx, name)
             return tx.update_info(name, labels, fieldpaths)
 
     def grow_scratch(self, key: str, size: int) -> ScratchInfo:
-        """Make the scratch disk of an active snapshot at least ``size`` bytes; what it is then.
-
-        Raises NotFound, FailedPrecondition (not active, or no scratch),
-        InvalidArgument (size), Unavailable (another process works on it).
-        """
         with contextlib.ExitStack() as held:
-            with self._open().write() as tx:
+            with self.store.write() as tx:
                 info = tx.get_info(key).info
                 if info.kind != ACTIVE:
                     raise FailedPrecondition(
-                        f'snapshot "{key}" is {_a(info.kind)}; only the scratch disk of an active snapshot can grow',
+                        f'snapshot "{key}" is {model.with_article(info.kind)}; only the scratch disk of an active '
+                        "snapshot can grow",
                         key=key,
                     )
                 held.enter_context(self._lock(tx, key, info.id))
-                self.directories.recover(info.id, info.kind)
-            directory = self.directories.directory(info.id)
-            if self.layers.scratch_info(directory) is None:
+                self._recover(tx, info.id)
+            try:
+                grown = self.layers.grow_scratch(self.directories.directory(info.id), size)
+            except NotFound:
                 raise FailedPrecondition(
                     f'snapshot "{key}" has no scratch disk: it was prepared without a parent or to unpack a layer',
                     key=key,
-                )
-            return self._presented_scratch(self.layers.grow_scratch(directory, size))
+                ) from None
+            return self._with_display_path(grown)
 
     def remove(self, key: str) -> None:
-        """Remove a snapshot that has no children and is not mounted.
+        self._remove([key])
 
-        The layer is destroyed at the end; if that fails, a warning says so and
-        ``rm-<id>`` stays for a later cleanup. Raises NotFound,
-        FailedPrecondition (children, mounted), Unavailable (in use).
-        """
-        metadata = self._open()
-        number = 0
-        lock: Optional[FileLock] = None
+    def remove_all(self, keys: Sequence[str]) -> List[str]:
+        removed: List[str] = []
+        for start in range(0, len(keys), _REMOVED_AT_ONCE):
+            removed += self._remove(keys[start : start + _REMOVED_AT_ONCE], skip_missing=True)
+        return removed
+
+    def _remove(self, keys: Sequence[str], *, skip_missing: bool = False) -> List[str]:
+        """Remove snapshots in one transaction, up to the first one that fails; return those that were removed."""
+        begun: List[Tuple[str, int, Optional[FileLock]]] = []
+        failure: Optional[SnapshotterError] = None
         try:
-            with metadata.write() as tx:
-                holder = tx.find_holder(key)
-                try:
-                    number, kind = tx.remove(key)
-                except SnapshotterError as error:
-                    raise error.prefixed("failed to remove") from None
-                if not self.rehearsing:
-                    lock = self.directories.lock(number)
-                    if lock is None:
-                        raise self._busy(key, holder)
-                    self.directories.recover(number, kind)
-                self._refuse_if_mounted(key, self.directories.directory(number), "remove")
-                if not self.rehearsing:
-                    self.directories.set_aside(number)
+            with self.store.write() as tx:
+                for key in keys:
+                    try:
+                        begun.append((key, *self._begin_removal(tx, key)))
+                    except SnapshotterError as error:
+                        if skip_missing and isinstance(error, NotFound):
+                            continue
+                        if not begun:
+                            raise
+                        failure = error
+                        break
+                if begun and not self.dry_run:
+                    self.directories.flush_snapshots()
         except BaseException:
-            if lock is not None:
-                self.directories.put_back(number)
-                lock.release()
+            for _key, layer_id, lock in begun:
+                if lock is not None:
+                    self.directories.undo_removal(layer_id)
+                    lock.release()
             raise
-        if lock is not None:
+        for _key, layer_id, lock in begun:
+            if lock is None:
+                continue
             with lock:
-                self._destroy(number)
-            self.directories.forget_lock(number)
+                if self._destroy_later is None:
+                    self._destroy(layer_id)
+            if self._destroy_later is None:
+                self.directories.delete_lock(layer_id)
+            else:
+                self._destroy_later(layer_id)
+        if failure is not None:
+            raise failure
+        return [key for key, *_layer in begun]
 
-    def _destroy(self, number: int) -> None:
-        path = self.directories.aside(number)
+    def _begin_removal(self, tx: Transaction, key: str) -> Tuple[int, Optional[FileLock]]:
+        """Rename the layer of a snapshot and delete its record; return its id and, except in a dry run, its lock."""
+        owner = tx.find_owner(key)
+        try:
+            layer_id, kind = tx.check_remove(key)
+        except SnapshotterError as error:
+            raise error.with_context("failed to remove") from None
+        if self.dry_run:
+            self._check_removal(key, layer_id, kind)
+            tx.remove(key)
+            return layer_id, None
+        lock = self.directories.lock(layer_id)
+        if lock is None:
+            raise self._busy(key, owner)
+        try:
+            self.directories.recover(layer_id, kind)
+            self._check_removal(key, layer_id, kind)
+            self.directories.begin_removal(layer_id, flush=False)
+            tx.remove(key)
+        except BaseException:
+            self.directories.undo_removal(layer_id)
+            lock.release()
+            raise
+        return layer_id, lock
+
+    def _check_removal(self, key: str, layer_id: int, kind: str) -> None:
+        """Warn if the layer is missing. Raise FailedPrecondition if it is mounted."""
+        if kind != VIEW and self._is_lost(layer_id):
+            self.warnings.append(f'the layer of "{key}" was missing before its removal')
+        self._refuse_if_mounted(key, self.directories.directory(layer_id), "remove")
+
+    def _destroy(self, layer_id: int) -> None:
+        path = self.directories.removal_directory(layer_id)
         failpoint("remove.destroy")
         try:
             self.layers.destroy(path)
             failpoint("remove.destroyed")
         except SnapshotterError as error:
             self.warnings.append(
-                f"the snapshot is removed, but its layer {self.layers.presented(path)} "
+                f"the snapshot is removed, but its layer {self.layers.display_path(path)} "
                 f"could not be destroyed yet: {error}"
             )
 
-    # -- importing -----------------------------------------------------------
+    # -- layer tars ------------------------------------------------------------
 
     def import_layer(
-        self,
-        name: str,
-        parent: str,
-        labels: Mapping[str, str],
-        unpack: Callable[[str, List[str]], ImportResult],
+        self, name: str, parent: str, labels: Mapping[str, str], fill: Callable[[Unpack], ImportResult]
     ) -> ImportResult:
-        """Make the committed snapshot ``name`` from a layer that ``unpack(directory, parents)`` writes.
+        """See the interface.
 
-        The way of containerd's unpacker (core/unpack/unpacker.go): an active
-        snapshot under an ``extract-`` key, filled, committed, its lock held all
-        the time. Whatever fails, that snapshot is removed again; one whose lock
-        is free is what a dead process left. Raises AlreadyExists (name) before
-        anything is written, NotFound or InvalidArgument (parent), and what
-        ``unpack`` raises.
+        The steps are those of containerd's unpacker (core/unpack/unpacker.go):
+        an active snapshot under an ``extract-`` key, filled, committed. Its
+        lock is held from the first to the last step, so one whose lock is free
+        is a leftover.
         """
-        with self._open().read() as tx:
+        with self.store.read() as tx:
             try:
                 tx.get_info(name)
             except NotFound:
@@ -608,15 +543,19 @@ class Snapshotter:
                 raise AlreadyExists(f"committed snapshot {name}: already exists", name=name)
         check_key(name, "name")
         label_rules.validate(labels)
-        # Process numbers come again, and so do times on a clock that is set back.
+        # Process ids are reused, and so are times on a clock that is set back.
         key = f"extract-{os.getpid()}-{model.now()}-{os.urandom(4).hex()} {name}"
         snapshot, lock = self._create(ACTIVE, key, parent, {}, hold=True)
         try:
             with lock:
                 failpoint("import.unpack")
-                parents = self.directories.of(snapshot.parent_ids)
-                result = unpack(self.directories.directory(snapshot.id), parents)
-                self._finish_commit(name, key, labels, parent, self.stat(key), parents)
+                directory = self.directories.directory(snapshot.id)
+                parents = self.directories.directories(snapshot.parent_ids)
+                result = ImportResult(0, "", 0)
+                if not self.dry_run:
+                    result = fill(lambda tar, digest="": self.layers.import_layer(directory, parents, tar, digest))
+                self.warnings.extend(f'layer "{name}": {warning}' for warning in result.warnings)
+                self._finish_commit(name, key, {**result.labels, **labels}, parent, self.stat(key), parents)
         except BaseException:
             failpoint("import.abandon")
             self._abandon(key)
@@ -629,192 +568,241 @@ class Snapshotter:
         except SnapshotterError as error:
             self.warnings.append(f'could not remove "{key}" after the failure: {error}')
 
+    def export_layer(self, name: str, stream: BinaryIO) -> None:
+        with contextlib.ExitStack() as held:
+            with self.store.write() as tx:
+                info = tx.get_info(name).info
+                if info.kind != COMMITTED:
+                    raise FailedPrecondition(
+                        f'snapshot "{name}" is {model.with_article(info.kind)}; only a committed snapshot is a layer',
+                        name=name,
+                    )
+                parent_ids = tx.parent_ids(info.parent)
+                held.enter_context(self._lock(tx, name, info.id))
+                self._recover(tx, info.id, *parent_ids)
+            directory = self.directories.directory(info.id)
+            self.layers.export_layer(directory, self.directories.directories(parent_ids), stream)
+
+    def lock_export(self, path: str) -> Optional[FileLock]:
+        return self.directories.lock_export(path)
+
     # -- mounting ------------------------------------------------------------
 
     def mount(self, key: str, target: str) -> None:
-        """Make an active snapshot (writable) or a view (read-only) a directory tree at ``target``.
-
-        A view gets its scratch now. Raises NotFound, FailedPrecondition
-        (committed; target in use), Unavailable.
-        """
+        """See the interface. A view gets its scratch disk at its first mount."""
         native = self.layers.native(target)
         with contextlib.ExitStack() as held:
-            with self._open().write() as tx:
+            with self.store.write() as tx:
                 snapshot = self._get_snapshot(tx, key)
                 held.enter_context(self._lock(tx, key, snapshot.id))
-                self.directories.recover(snapshot.id, snapshot.kind)
-                for number in snapshot.parent_ids:
-                    self.directories.recover(number, COMMITTED)
-            if self.rehearsing:
+                if snapshot.kind == VIEW:
+                    self.directories.require_layer(snapshot.id, VIEW)
+                else:
+                    self._recover(tx, snapshot.id)
+                self._recover(tx, *snapshot.parent_ids)
+            if self.dry_run:
                 return
             directory = self.directories.directory(snapshot.id)
-            parents = self.directories.of(snapshot.parent_ids)
+            parents = self.directories.directories(snapshot.parent_ids)
             if snapshot.kind == VIEW and not os.path.isdir(directory):
                 self._make_view_layer(snapshot.id, parents)
             failpoint("mount.layer")
             self.layers.mount(directory, parents, native, snapshot.kind == VIEW)
 
-    def _make_view_layer(self, number: int, parents: List[str]) -> None:
-        """A view's scratch, made beside its place and renamed into it: whole or not there."""
-        directory = self.directories.directory(number)
-        draft = self.directories.aside(number)
+    def _complete_view(self, key: str, snapshot: Snapshot) -> None:
+        """Give a view the scratch that it is mounted from, unless it is there or views need none."""
+        if not self._views_have_layers or snapshot.kind != VIEW or self.dry_run:
+            return
+        if os.path.isdir(self.directories.directory(snapshot.id)):
+            return
+        with contextlib.ExitStack() as held:
+            with self.store.write() as tx:
+                snapshot = self._get_snapshot(tx, key)
+                held.enter_context(self._lock(tx, key, snapshot.id))
+                self.directories.require_layer(snapshot.id, VIEW)
+                self._recover(tx, *snapshot.parent_ids)
+            if not os.path.isdir(self.directories.directory(snapshot.id)):
+                self._make_view_layer(snapshot.id, self.directories.directories(snapshot.parent_ids))
+
+    def _make_view_layer(self, layer_id: int, parents: List[str]) -> None:
+        """Make the scratch of a view in ``rm-<id>`` and rename it, so that it is complete or absent."""
+        directory = self.directories.directory(layer_id)
+        unfinished = self.directories.removal_directory(layer_id)
         failpoint("view.directory")
         try:
-            os.mkdir(draft, 0o777 if os.name == "nt" else 0o700)
+            os.mkdir(unfinished, 0o777 if os.name == "nt" else 0o700)
             failpoint("view.layer")
             if parents:
-                self.layers.create_scratch(draft, parents, 0)
+                self.layers.create_scratch(unfinished, parents, 0)
             else:
-                self.layers.create_base(draft)
+                self.layers.create_base(unfinished)
             failpoint("view.rename")
-            os.rename(draft, directory)
+            os.rename(unfinished, directory)
         except BaseException:
-            self.layers.discard(draft)
+            self.layers.discard(unfinished)
             raise
         failpoint("view.renamed")
         sync_directory(os.path.dirname(directory))
 
     def unmount(self, target: str) -> None:
-        """Undo ``mount``; what was written to an active snapshot is in its scratch then.
-
-        A target that is not mounted is no error. Raises Unavailable (another
-        process works on the snapshot).
-        """
         native = self.layers.native(target)
-        if self.rehearsing:
+        if self.dry_run:
             self.layers.unmount(native)
             return
         with contextlib.ExitStack() as held:
-            with self._open().write() as tx:
-                number = self._number_of(self.layers.mounted_layer(native))
-                key = tx.find_name(number)
-                # Also what is none of this store's can be unmounted here.
+            with self.store.write() as tx:
+                layer_id = self._id_of(self.layers.mounted_layer(native))
+                key = tx.find_name(layer_id)
+                # A layer of another store can be unmounted here too.
                 if key is not None:
-                    held.enter_context(self._lock(tx, key, number))
+                    held.enter_context(self._lock(tx, key, layer_id))
             self.layers.unmount(native)
 
-    def _number_of(self, directory: Optional[str]) -> int:
-        """The id of the snapshot with a layer directory, 0 for one that is not in this store."""
+    def _id_of(self, directory: Optional[str]) -> int:
+        """Return the id of the snapshot with a layer directory, 0 for a directory outside this store."""
         above, name = os.path.split(directory or "")
         snapshots = self.directories.snapshots
-        same = os.path.normcase(os.path.realpath(above)) == os.path.normcase(os.path.realpath(snapshots))
+        same = path_key(os.path.realpath(above)) == path_key(os.path.realpath(snapshots))
         return int(name) if same and name.isdecimal() else 0
 
     def mounted_at(self, key: str) -> List[str]:
-        """Where a snapshot is mounted, as users write paths. Raises NotFound."""
-        targets = self._look(key, lambda _record, directory: self.layers.mounted_at(directory))
-        return [self.layers.presented(target) for target in targets]
+        targets = self._look(key, lambda _record, directory: self.layers.mounted_at(directory), is_optional=True)
+        return [self.layers.display_path(target) for target in targets]
 
     def is_mounted(self, key: str, target: str) -> bool:
-        """Whether ``key`` is mounted at ``target``. Raises NotFound, InvalidArgument (``target`` is not absolute)."""
         native = self.layers.native(target)
-        return self._look(key, lambda _record, directory: self.layers.is_mounted(directory, native))
-
-    # -- exporting -----------------------------------------------------------
-
-    def export_layer(self, name: str, stream: BinaryIO) -> None:
-        """Write the layer of a committed snapshot as an OCI layer tar.
-
-        Raises NotFound, FailedPrecondition (not committed), Unavailable
-        (another process works on it).
-        """
-        with contextlib.ExitStack() as held:
-            with self._open().write() as tx:
-                info = tx.get_info(name).info
-                if info.kind != COMMITTED:
-                    raise FailedPrecondition(
-                        f'snapshot "{name}" is {_a(info.kind)}; only a committed one is a layer', name=name
-                    )
-                numbers = tx.parent_ids(info.parent)
-                held.enter_context(self._lock(tx, name, info.id))
-                for number in (info.id, *numbers):
-                    self.directories.recover(number, COMMITTED)
-            self.layers.export_layer(self.directories.directory(info.id), self.directories.of(numbers), stream)
+        return self._look(key, lambda _record, directory: self.layers.is_mounted(directory, native), is_optional=True)
 
     # -- directories and locks -----------------------------------------------
 
-    def _look(self, key: str, look: Callable[[Record, str], _Found]) -> _Found:
-        """What ``look`` finds of a snapshot, given its record and its layer directory. Raises NotFound.
+    def _look(
+        self,
+        key: str,
+        look: Callable[[Record, str], _Found],
+        record: Optional[Record] = None,
+        *,
+        is_optional: bool = False,
+    ) -> _Found:
+        """Return what ``look`` finds of a snapshot, given its record and its layer directory. Raises NotFound.
 
-        No lock is held, so the snapshot may be removed meanwhile. What was
-        found, or went wrong, counts if the directory was there before and
-        after, for an id is given out once; of a view, if it was absent both
-        times, as it is before the first mount. Anything else is told apart
-        when nobody writes: removed, or left aside by a process that died.
+        Errors of ``look`` get the name of the snapshot. Unless the layer
+        ``is_optional``, a missing one raises FailedPrecondition.
+
+        No lock is held, so the snapshot can be removed at the same time. A
+        result or an error counts if the directory existed before and after,
+        because an id is used only once; for a view also if it was absent both
+        times, as it is before the first mount. Otherwise a write transaction,
+        in which no process renames layers, decides whether the snapshot was
+        removed or an ended process left its layer under ``rm-<id>``.
         """
-        with self._open().read() as tx:
-            record = tx.get_info(key)
+        if record is None:
+            with self.store.read() as tx:
+                record = tx.get_info(key)
         directory = self.directories.directory(record.info.id)
-        there = os.path.lexists(directory)
-        if there or record.info.kind == VIEW:
+        existed = os.path.lexists(directory)
+        if existed or record.info.kind == VIEW:
             try:
                 found = look(record, directory)
-            except SnapshotterError:
-                if os.path.lexists(directory) == there:
-                    raise
+            except SnapshotterError as error:
+                if os.path.lexists(directory) == existed:
+                    raise self._with_name(error, key) from error
             else:
-                if os.path.lexists(directory) == there:
+                if os.path.lexists(directory) == existed:
                     return found
-        with self._open().write() as tx:
+        with self.store.write() as tx:
             record = tx.get_info(key)
-            if record.info.kind != VIEW:  # of a view, that may be what a living process makes
-                self.directories.recover(record.info.id, record.info.kind)
-            return look(record, self.directories.directory(record.info.id))
+            if record.info.kind != VIEW:
+                # For a view, rm-<id> can also be what a running process makes.
+                if is_optional:
+                    self.directories.recover(record.info.id, record.info.kind)
+                else:
+                    self._recover(tx, record.info.id)
+            try:
+                return look(record, self.directories.directory(record.info.id))
+            except SnapshotterError as error:
+                raise self._with_name(error, key) from error
+
+    @staticmethod
+    def _with_name(error: SnapshotterError, key: str) -> SnapshotterError:
+        return error.with_context(f'snapshot "{key}"')
+
+    def _recover(self, tx: Transaction, *ids: int) -> None:
+        """Put layers back that an interrupted removal left under ``rm-<id>``; they are not layers of views.
+
+        Raises FailedPrecondition if one does not exist, or is a link.
+        """
+        for layer_id in ids:
+            self.directories.require_layer(layer_id, ACTIVE)
+            if self._is_lost(layer_id):
+                name, path = tx.find_name(layer_id), self.layers.display_path(self.directories.directory(layer_id))
+                raise FailedPrecondition(
+                    f'the layer of snapshot "{name}" is missing: {path} does not exist; restore it from a backup, or '
+                    "remove the snapshot and create it again",
+                    key=name,
+                    path=path,
+                )
+
+    def _is_lost(self, layer_id: int) -> bool:
+        """Return True if a snapshot that is not a view has no layer on disk."""
+        return layer_id not in self._planned and not self.directories.is_occupied(layer_id)
 
     def _mounts(self, snapshot: Snapshot) -> List[Mount]:
-        """The seed's shape: a view's source is its nearest parent, read-only."""
-        layers = [self.layers.presented(path) for path in self.directories.of(snapshot.parent_ids)]
-        source = self.layers.presented(self.directories.directory(snapshot.id))
-        if snapshot.kind == VIEW and layers:
-            source, layers = layers[0], layers[1:]
-        return [model.layer_mount(source, layers, snapshot.kind == VIEW)]
+        """Return the mount that containerd returns.
 
-    def _presented_scratch(self, found: ScratchInfo) -> ScratchInfo:
-        return found._replace(path=self.layers.presented(found.path))
+        Up to version 1.7 a view without a scratch of its own is mounted from its nearest parent.
+        """
+        layers = self.directories.directories(snapshot.parent_ids)
+        source = self.directories.directory(snapshot.id)
+        if snapshot.kind == VIEW and layers and not self._views_have_layers:
+            source, layers = layers[0], layers[1:]
+        return [self.layers.runtime_mount(source, layers, snapshot.kind == VIEW)]
+
+    def _is_unpack(self, key: str) -> bool:
+        """Return True if an image layer is unpacked into the directory of this snapshot, without a scratch."""
+        return is_unpack_key(key) and not self.layers.unpacks_through_mount
+
+    def _with_display_path(self, found: ScratchInfo) -> ScratchInfo:
+        return found._replace(path=self.layers.display_path(found.path))
 
     @staticmethod
     def _get_snapshot(tx: Transaction, key: str) -> Snapshot:
         try:
             return tx.get_snapshot(key)
         except SnapshotterError as error:
-            raise error.prefixed("failed to get snapshot mount") from None
+            raise error.with_context("failed to get snapshot mount") from None
 
-    def _lock(self, tx: Transaction, key: str, number: int) -> FileLock:
-        """The lock of one snapshot's files; with it, the mark of a holder that died is void."""
-        if self.rehearsing:
+    def _lock(self, tx: Transaction, key: str, layer_id: int) -> FileLock:
+        """Lock the files of one snapshot, and delete a recorded lock owner that has ended."""
+        if self.dry_run:
             return FileLock(os.devnull)
-        holder = tx.find_holder(key)
-        lock = self.directories.lock(number)
+        owner = tx.find_owner(key)
+        lock = self.directories.lock(layer_id)
         failpoint("lock.acquired")
         if lock is None:
-            raise self._busy(key, holder)
-        if holder is not None:
+            raise self._busy(key, owner)
+        if owner is not None:
             try:
-                tx.set_holder(key, None)
+                tx.set_owner(key, None)
             except BaseException:
                 lock.release()
                 raise
         return lock
 
-    def _refuse_if_held(self, tx: Transaction, key: str) -> None:
-        """Raise Unavailable while a living process converts ``key``."""
-        if tx.find_holder(key) is not None:
+    def _refuse_if_owned(self, tx: Transaction, key: str) -> None:
+        """Raise Unavailable while a running process commits ``key``."""
+        if tx.find_owner(key) is not None:
             self._lock(tx, key, tx.get_info(key).info.id).release()
 
     @staticmethod
-    def _busy(key: str, holder: Optional[str]) -> Unavailable:
-        what = f"is being committed by {holder}" if holder else "is in use by another process of the collection"
-        return Unavailable(f'snapshot "{key}" {what}; run the task again when that has ended', key=key, holder=holder)
+    def _busy(key: str, owner: Optional[str]) -> Unavailable:
+        what = f"is being committed by {owner}" if owner else "is in use by another process of the collection"
+        return Unavailable(f'snapshot "{key}" {what}; run the task again when that has ended', key=key, holder=owner)
 
     def _refuse_if_mounted(self, key: str, directory: str, operation: str) -> None:
-        targets = [self.layers.presented(target) for target in self.layers.mounted_at(directory)]
+        targets = [self.layers.display_path(target) for target in self.layers.mounted_at(directory)]
         if targets:
             raise FailedPrecondition(
                 f'cannot {operation} snapshot "{key}": it is mounted at {", ".join(targets)}; unmount it first',
                 key=key,
                 targets=targets,
             )
-
-
-def _a(kind: str) -> str:
-    return f"an {kind} snapshot" if kind == ACTIVE else f"a {kind}" + (" snapshot" if kind == COMMITTED else "")

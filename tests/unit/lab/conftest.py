@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Labs in a thread of the test process, and real clients that talk to them."""
+"""Start labs in a thread of the test process and connect real clients to them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import winrm.protocol
 from lab.host import USER
 from lab.server import Configuration, Server
 
-# pyspnego's acceptor finds its accounts by one environment variable, so all labs of a process share the password.
+# pyspnego reads its accounts from one environment variable, so all labs of a process share the password.
 PASSWORD = "correct horse battery staple"
 
 
 class LiveLab:
-    """One lab that serves; ``node1`` is enough for all tests, since any connection works with any node."""
+    """A running lab. Tests use only ``node1``, because every node accepts all connections."""
 
     def __init__(self, directory: Path, **options):
         defaults = {"connections": ("psrp",), "auth": ("basic",), "tls": False, "latency": 0.0, "spawn": 0.0}
@@ -70,7 +70,7 @@ class LiveLab:
         )
 
     def psrp(self, script, lines=None, **options):
-        """Run a script in a pool of its own: output, error records, exit code (None without exit)."""
+        """Run a script in a new pool; return its output, its error records and its exit code (None without exit)."""
         with self.wsman(**options) as connection, pypsrp.powershell.RunspacePool(connection, host=Host()) as pool:
             pipeline = pypsrp.powershell.PowerShell(pool)
             pipeline.add_script(script)
@@ -89,7 +89,7 @@ class LiveLab:
         )
 
     def winrs(self, script, data=None, codepage=65001, **options):
-        """Run a script in a shell of its own, as Ansible does: stdout, stderr, exit code."""
+        """Run a script in a new shell, as Ansible does; return stdout, stderr and the exit code."""
         protocol = self.protocol(**options)
         shell = protocol.open_shell(codepage=codepage)
         try:
@@ -106,13 +106,13 @@ class LiveLab:
 
 
 class Host(pypsrp.host.PSHost):
-    """A PowerShell host that remembers what ``exit`` said."""
+    """A PowerShell host that records the exit code."""
 
     def __init__(self):
         super().__init__(None, None, False, "test", None, None, None)
         self.exit_code = None
 
-    def SetShouldExit(self, runspace, pipeline, code):  # noqa: N802, the name of the host method
+    def SetShouldExit(self, runspace, pipeline, code):  # noqa: N802, pypsrp calls this method by its name
         self.exit_code = code
 
 
@@ -122,7 +122,7 @@ def winrs_arguments(script):
 
 @pytest.fixture(scope="session")
 def start_lab(tmp_path_factory):
-    """A function that starts a lab with the given options, or returns the one that is already there."""
+    """Return a function that starts a lab with the given options, or returns the lab that already has them."""
     labs: dict[str, LiveLab] = {}
 
     def start(**options):
@@ -138,5 +138,5 @@ def start_lab(tmp_path_factory):
 
 @pytest.fixture
 def lab(start_lab):
-    """The lab that most tests share: Basic over HTTP."""
+    """The lab that most tests share. It uses Basic over HTTP."""
     return start_lab()

@@ -1,11 +1,12 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m lab`` as a person uses it."""
+"""Test the command line ``python -m lab``."""
 
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import json
 import os
@@ -48,7 +49,7 @@ def test_a_life(directory):
 
     inventory = yaml.safe_load((directory / "inventory.yml").read_text())["windows"]
     assert [host["ansible_connection"] for host in inventory["hosts"].values()] == ["psrp", "psrp", "winrm", "psrp"]
-    password = inventory["vars"]["ansible_password"]
+    password = inventory["hosts"]["node1"]["ansible_password"]
     holders = [path for path in directory.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
     assert [path.name for path in holders if not path.is_symlink()] == ["inventory.yml"]
     assert (directory / "node4" / "C" / "Program Files" / "wcow" / "python" / "python.exe").is_symlink()
@@ -83,7 +84,7 @@ def test_a_lab_whose_process_was_killed(directory):
     assert lab(directory, "down").stdout == "The lab is down.\n"
 
 
-def test_a_directory_that_is_not_of_a_lab(directory):
+def test_a_directory_of_another_kind(directory):
     directory.mkdir()
     (directory / "node1").mkdir()
     up = lab(directory, "up")
@@ -108,10 +109,10 @@ def test_a_directory_that_cannot_be_written(directory):
         (["--nodes", "many"], "'many' is not a number from 1 to 64"),
         (["--auth", "kerberos"], "'kerberos' is not one of basic, ntlm"),
         (["--auth", ""], "'' is not one of basic, ntlm"),
-        (["--connection", "psrp,ssh"], "'ssh' is not one of psrp, winrm"),
+        (["--connection", "psrp,ssh"], "'ssh' is not one of psrp, winrm, ssh-cmd, ssh-powershell"),
         (["--latency", "-1"], "'-1' is not a number of seconds"),
         (["--spawn", "nan"], "'nan' is not a number of seconds"),
-        (["--python", "/etc/passwd"], "'/etc/passwd' is not a program"),
+        (["--python", "/etc/passwd"], "'/etc/passwd' is not an executable file"),
         (["--bind", "0.0.0.0"], "unrecognized arguments"),
     ],
 )
@@ -131,7 +132,7 @@ def test_faults(directory):
     assert "DOES NOT ANSWER" not in lab(directory, "status").stdout
 
     asked = lab(directory, "fault", "node1", "--kind", "cut")
-    assert lab(directory, "fault", "node1", "--kind", "none").stdout == "node1 is asked for no fault.\n"
+    assert lab(directory, "fault", "node1", "--kind", "none").stdout == "node1 has no fault waiting.\n"
     assert "DOES NOT ANSWER" not in lab(directory, "status").stdout
 
     unknown = lab(directory, "fault", "node7", "--kind", "cut")
@@ -151,8 +152,20 @@ def test_status_and_down_of_no_lab(directory):
     assert lab(directory, "down").stdout.startswith("No lab was running")
 
 
-def test_a_package_for_bare_nodes(directory):
-    # Not lab(): the command has no --directory.
+def test_a_layer_for_playbooks(directory):
+    command = [sys.executable, "-m", "lab", "layer", "base.tar.gz"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    made = subprocess.run(command, cwd=directory.parent, env=environment, capture_output=True, text=True, check=True)
+    data = (directory.parent / "base.tar.gz").read_bytes()
+    assert made.stdout == (
+        f"base.tar.gz is a base layer of a few files, gzipped. SHA-256: {hashlib.sha256(data).hexdigest()}\n"
+        "For option digest of the module layer (the digest of the plain tar): "
+        f"sha256:{hashlib.sha256(gzip.decompress(data)).hexdigest()}\n"
+    )
+
+
+def test_a_package_for_nodes_without_python(directory):
+    # This command has no --directory, so lab() cannot run it.
     command = [sys.executable, "-m", "lab", "package", "python.zip", "--version"]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     run = functools.partial(
@@ -160,7 +173,7 @@ def test_a_package_for_bare_nodes(directory):
     )
     written = run([*command, "3.12.10"])
     digest = hashlib.sha256((directory.parent / "python.zip").read_bytes()).hexdigest()
-    assert written.stdout == f"python.zip says that it is Python 3.12.10. SHA-256: {digest}\n"
+    assert written.stdout == f"python.zip reports itself as Python 3.12.10. SHA-256: {digest}\n"
     refused = run([*command, "new"])
     assert refused.returncode == 2
     assert "'new' is not a version such as 3.12.10" in refused.stderr

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes wrong on demand, and that nothing else does."""
+"""Test injected faults: a fault affects one request and no other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELLO = f"& {PYTHON} -c 'print(6*7)'\nexit $LASTEXITCODE"
 
 @pytest.fixture
 def node(start_lab):
-    """A lab for faults only, and the directory of its node."""
+    """A lab that only the tests of faults use."""
     return start_lab(idle_timeout=600.0)
 
 
@@ -30,7 +30,7 @@ def arm(lab, *fault):
 
 
 def outcome(lab, connection=None):
-    """Ask for a path that no node has: the status, or what breaks."""
+    """Request an unknown path; return the status or the class of the error."""
     connection = connection or http.client.HTTPConnection("127.0.0.1", lab.port, timeout=10)
     try:
         connection.request("POST", "/nowhere")
@@ -52,7 +52,7 @@ def test_one_request_and_no_other(node, kind):
     assert [entry.get("injected") for entry in node.log()[-4:]] == [None, None, kind, None]
 
 
-def test_the_last_wish_counts(node):
+def test_a_new_fault_replaces_the_one_before(node):
     arm(node, "drop-before", 1)
     arm(node, "drop-before", 2)
     assert outcome(node) == 404
@@ -62,7 +62,7 @@ def test_the_last_wish_counts(node):
     assert outcome(node) is http.client.RemoteDisconnected
 
 
-def test_what_is_dropped_before_is_not_executed(node):
+def test_a_request_dropped_before_is_not_executed(node):
     protocol = node.protocol()
     shell = protocol.open_shell()
     arm(node, "drop-before", 1)
@@ -72,7 +72,7 @@ def test_what_is_dropped_before_is_not_executed(node):
     protocol.close_shell(shell)
 
 
-def test_what_is_dropped_after_is_executed(node):
+def test_a_request_dropped_after_is_executed(node):
     protocol = node.protocol()
     shell = protocol.open_shell()
     arm(node, "drop-after", 1)
@@ -100,7 +100,7 @@ def test_slow_answers(node, kind, executed_late):
 
 
 def test_the_same_receive_gets_the_same_output(node):
-    """The request after the command is always a Receive; how many follow it is a matter of time."""
+    """Request 2 comes right after the command and is always a Receive. The number of later Receives varies."""
     before = len(node.log())
     patience = {"read_timeout": 3, "operation_timeout": 1, "reconnection_backoff": 0}
     with node.wsman(**patience) as connection, RunspacePool(connection) as pool:
@@ -111,7 +111,7 @@ def test_the_same_receive_gets_the_same_output(node):
 
 
 @pytest.mark.parametrize(("kind", "survives"), [("down", True), ("die", False)])
-def test_a_node_that_goes_away_and_comes_back(node, kind, survives):
+def test_a_node_that_is_down_for_a_while(node, kind, survives):
     protocol = node.protocol()
     shell = protocol.open_shell()
     protocol.transport.close_session()
@@ -133,6 +133,6 @@ def test_a_node_that_goes_away_and_comes_back(node, kind, survives):
             protocol.close_shell(shell)
 
 
-def test_a_fault_that_a_former_lab_was_asked_for_is_forgotten(tmp_path):
+def test_a_fault_of_an_earlier_lab_is_ignored(tmp_path):
     faults.arm(tmp_path, faults.Fault("cut"))
     assert faults.Faults(tmp_path).next() is None

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Windows paths and the files of a node."""
+"""Test Windows paths and the files of a lab node."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def files(tmp_path):
         ("C:\\a\\\\b\\", "C/a/b"),
     ],
 )
-def test_where_a_path_lies(files, path, native):
+def test_the_local_path_of_a_windows_path(files, path, native):
     assert files.native(path) == files.directory / native
 
 
-@pytest.mark.parametrize("path", ["", "x.exe", "C:", "C:x", "\\x", "/etc/passwd", "\\\\server\\share", "C:\\a\0b"])
-def test_what_is_no_absolute_path(files, path):
+@pytest.mark.parametrize(
+    "path", ["", "x.exe", "C:", "C:x", "\\x", "/etc/passwd", "\\\\server\\share", "C:\\a\0b", "C:\\a:b"]
+)
+def test_a_path_that_is_not_absolute_has_no_local_path(files, path):
     assert files.native(path) is None
 
 
@@ -74,7 +76,7 @@ def test_only_executable_files_are_programs(files):
     assert files.program("C:\\PLAIN.exe") == plain
 
 
-def test_the_environment_is_small_and_of_the_node(files):
+def test_the_environment_contains_only_variables_of_the_node(files):
     environment = files.environment()
     assert environment["COMPUTERNAME"] == "node1"
     assert environment["WCOW_EMULATED_DRIVES"] == str(files.directory)
@@ -93,3 +95,24 @@ def test_a_python_that_a_play_has_installed_stays(tmp_path):
     for with_python in (True, False):
         files.create(with_python)
         assert installed.read_text() == "#!/bin/sh\n"
+
+
+@pytest.mark.parametrize("umask", [0, 0o002, 0o022])
+def test_other_users_cannot_write_to_a_node(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        files = HostFiles("node1", tmp_path / "node1")
+        files.create(with_python=True)
+        (files.directory / "D").chmod(0o777)
+        files.create(with_python=True)
+    finally:
+        os.umask(before)
+    assert sorted(path.name for path in files.directory.iterdir()) == ["C", "D"]
+    directories = [path for path in [files.directory, *files.directory.rglob("*")] if path.is_dir()]
+    assert [path for path in directories if path.stat().st_mode & 0o777 != 0o755] == []
+
+
+def test_texts_show_windows_paths(files):
+    top = files.directory
+    assert files.display(f"[Errno 2] No such file: '{top}/C/a b/c'") == "[Errno 2] No such file: 'C:\\a b\\c'"
+    assert files.display(f"{top}/C: full") == "C:\\: full"

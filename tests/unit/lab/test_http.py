@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The HTTP of a node, byte by byte."""
+"""Test the HTTP of a lab node, byte by byte."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def ask(connection, *arguments, **options):
 
 
 def raw(lab, data):
-    """Send bytes on a connection of their own; everything that comes back until the node closes it."""
+    """Send bytes on a new connection; return all bytes that arrive until the node closes it."""
     with socket.create_connection(("127.0.0.1", lab.port), timeout=10) as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def test_a_stranger_is_asked_who_he_is(start_lab):
+def test_a_request_without_credentials_gets_a_challenge(start_lab):
     lab = start_lab(auth=("basic", "ntlm"), tls=False)
     connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=10)
     response, body = ask(connection, "POST", "/wsman", "x")
@@ -62,7 +62,7 @@ def test_a_stranger_is_asked_who_he_is(start_lab):
         "Bearer x",
     ],
 )
-def test_credentials_that_are_nonsense(start_lab, authorization):
+def test_malformed_credentials(start_lab, authorization):
     lab = start_lab(auth=("basic", "ntlm"), tls=False)
     connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=10)
     for _ in range(2):
@@ -99,7 +99,7 @@ def test_a_client_that_gives_up(lab, data):
     assert raw(lab, data) == b""
 
 
-def test_malformed_xml_and_the_connection_goes_on(lab, connection, authorized):
+def test_malformed_xml_keeps_the_connection(lab, connection, authorized):
     for body in (b"<a", b"\xff\xfe", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", b"<a/>"):
         assert ask(connection, "POST", "/wsman", body, authorized)[0].status == 400
     assert len({line["connection"] for line in lab.log()[-4:]}) == 1
@@ -119,7 +119,7 @@ def test_an_envelope_that_is_too_large(connection, authorized, size):
     assert ask(connection, "POST", "/wsman", b"<a/>", authorized)[0].status == 400
 
 
-def test_a_body_beyond_all_measure_is_not_read(lab):
+def test_an_enormous_body_is_not_read(lab):
     answer = raw(lab, b"POST /wsman HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413 ")
 

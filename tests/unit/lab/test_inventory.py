@@ -1,9 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the inventory tells Ansible."""
+"""Test the variables of the inventory."""
 
 from __future__ import annotations
+
+import shlex
 
 import pytest
 import yaml
@@ -11,17 +13,18 @@ import yaml
 from lab import inventory
 from lab.state import NodeState, State
 
-NODES = (NodeState("node1", "psrp", 1001), NodeState("node2", "winrm", 1002))
+PASSWORD = "p'w: {}"
+NODES = (NodeState("node1", "psrp", 1001), NodeState("node2", "winrm", 1002), NodeState("node3", "ssh-cmd", 1003))
 
 
 def hosts(tmp_path, tls, auth):
-    path = inventory.write(tmp_path, State(1, tls, auth, NODES), "p'w: {}")
+    path = inventory.write(tmp_path, State(1, tls, auth, NODES), PASSWORD)
     assert path.stat().st_mode & 0o777 == 0o600
     group = yaml.safe_load(path.read_text())["windows"]
-    assert group["vars"] == {
-        "ansible_host": "127.0.0.1", "ansible_user": "Administrator", "ansible_password": "p'w: {}",
-    }  # fmt: skip
-    return group["hosts"]["node1"], group["hosts"]["node2"]
+    assert group["vars"] == {"ansible_host": "127.0.0.1", "ansible_user": "Administrator"}
+    psrp, winrm, _ssh = group["hosts"].values()
+    assert psrp["ansible_password"] == winrm["ansible_password"] == PASSWORD
+    return psrp, winrm
 
 
 @pytest.mark.parametrize("auth", [("basic",), ("ntlm", "basic")])
@@ -30,6 +33,7 @@ def test_basic_over_http(tmp_path, auth):
     assert psrp == {
         "ansible_connection": "psrp",
         "ansible_port": 1001,
+        "ansible_password": PASSWORD,
         "ansible_psrp_protocol": "http",
         "ansible_psrp_auth": "basic",
         "ansible_psrp_ignore_proxy": True,
@@ -38,6 +42,7 @@ def test_basic_over_http(tmp_path, auth):
     assert winrm == {
         "ansible_connection": "winrm",
         "ansible_port": 1002,
+        "ansible_password": PASSWORD,
         "ansible_winrm_scheme": "http",
         "ansible_winrm_transport": ["basic"],
         "ansible_winrm_proxy": None,
@@ -68,3 +73,21 @@ def test_an_old_inventory_is_replaced_with_its_mode(tmp_path):
     (tmp_path / "inventory.yml").write_text("old")
     (tmp_path / "inventory.yml").chmod(0o644)
     hosts(tmp_path, False, ("basic",))
+
+
+@pytest.mark.parametrize("shell", ["cmd", "powershell"])
+def test_ssh_uses_a_key_and_no_settings_of_the_user(tmp_path, shell):
+    directory = tmp_path / "a 100% lab"
+    (host,) = inventory.content(
+        directory, State(1, False, ("basic",), (NodeState("node1", f"ssh-{shell}", 1003),)), PASSWORD
+    )["windows"]["hosts"].values()
+    arguments = host.pop("ansible_ssh_common_args")
+    assert host == {
+        "ansible_connection": "ssh",
+        "ansible_port": 1003,
+        "ansible_shell_type": shell,
+        "ansible_ssh_private_key_file": str(directory / "id_ed25519"),
+    }
+    # ssh expands percent signs, and its settings need quotes around blanks.
+    known_hosts = f'UserKnownHostsFile="{tmp_path}/a 100%% lab/known_hosts"'
+    assert shlex.split(arguments) == ["-F", "none", "-o", "IdentitiesOnly=yes", "-o", known_hosts]

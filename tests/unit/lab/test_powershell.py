@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The grammar, and the way of arguments through a Windows command line."""
+"""Test the PowerShell grammar of a lab node, and how a Windows command line passes arguments."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real pypsrp and real pywinrm against nodes on loopback."""
+"""Test pypsrp and pywinrm with lab nodes."""
 
 from __future__ import annotations
 
 import base64
+import json
 import time
 import uuid
 
@@ -14,6 +15,7 @@ import pypsrp.powershell
 import pypsrp.shell
 import pytest
 import winrm.exceptions
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _powershell
 
 PYTHON = "'C:\\Program Files\\wcow\\python\\python.exe'"
 ECHO = f"$input | & {PYTHON} -c 'import sys;sys.stdout.write(sys.stdin.read())'"
@@ -21,7 +23,7 @@ SECURITY = [("basic", False), ("ntlm", False), ("basic", True), ("ntlm", True)]
 
 
 def run(code):
-    """A script that runs Python code (no quotes in it, since they do not survive) and exits with its code."""
+    """Return a script that runs Python code and exits with its exit code. PowerShell would drop double quotes."""
     assert '"' not in code
     return f"& {PYTHON} -c '{code.replace(chr(39), chr(39) * 2)}'\nexit $LASTEXITCODE"
 
@@ -40,13 +42,13 @@ def refusal(lab):
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            # A killed process whose parent has not looked yet counts as gone.
+            # A zombie has ended.
             return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # The second one while it is being read.
+    except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError: it ended during the read.
         return False
 
 
-# -- each way in --------------------------------------------------------------
+# -- each connection --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("auth", "tls"), SECURITY)
@@ -100,7 +102,7 @@ def test_exit_codes(lab, code):
     assert lab.winrs(script)[2] == code
 
 
-def test_without_exit_the_code_collapses(lab):
+def test_without_exit_the_code_is_0_or_1(lab):
     script = run("raise SystemExit(3)").splitlines()[0]
     assert lab.psrp(script)[2] is None
     assert lab.winrs(script)[2] == 1
@@ -142,6 +144,14 @@ def test_non_ascii_input_becomes_question_marks(lab):
 
 def test_bytes_as_input_become_numbers(lab):
     assert lab.psrp(ECHO, [b"hi"])[0] == ["104", "105"]
+
+
+def test_a_script_of_the_collection(start_lab):
+    lab = start_lab(with_python=False)
+    request = json.dumps({"directory": r"C:\Program Files\wcow\python"})
+    reply = '{"exists":false,"empty":true,"protected":false,"left":[]}'
+    assert lab.psrp(f"{_powershell.LOOK}\nexit $LASTEXITCODE", [request]) == ([reply], [], 0)
+    assert lab.winrs(_powershell.LOOK, request.encode()) == (f"{reply}\r\n".encode(), b"", 0)
 
 
 def test_a_megabyte_in_and_out(lab):
@@ -207,21 +217,29 @@ def test_a_script_outside_the_grammar(lab):
     assert (refusal(lab)["text"], refusal(lab)["shell"]) == ("Get-Service", "winrs")
 
 
+def test_a_changed_script_of_the_collection(lab):
+    changed = _powershell.LOOK.replace("Get-Acl", "Get-Item")
+    output, errors, code = lab.psrp(changed, ["{}"])
+    assert (output, code) == ([], 1)
+    assert str(errors[0]).startswith("lab node: the PowerShell script with the SHA-256 ")
+    assert refusal(lab)["text"] == changed
+
+
 @pytest.mark.parametrize("script", ["$input | Out-Null", "$input | & 'C:\\none.exe'"])
 def test_input_for_a_script_that_fails_at_once(lab, script):
     assert lab.psrp(script, ["x" * 65536] * 16)[2] == 1
     assert lab.winrs(script, b"x" * 1000000)[2] == 1
 
 
-def test_a_cmdlet_is_no_script(lab):
+def test_a_cmdlet_is_refused(lab):
     with lab.wsman() as connection, pypsrp.powershell.RunspacePool(connection) as pool:
         pipeline = pypsrp.powershell.PowerShell(pool)
         pipeline.add_cmdlet("Get-Item").add_parameter("Path", "C:\\")
         pipeline.invoke()
-        assert "no cmdlets" in str(pipeline.streams.error[0])
+        assert "cmdlets and arguments are not supported" in str(pipeline.streams.error[0])
 
 
-def test_a_program_that_is_not_there(lab):
+def test_a_missing_program(lab):
     script = "& 'C:\\none.exe' x\nexit $LASTEXITCODE"
     output, errors, code = lab.psrp(script)
     assert (output, code) == ([], 1)
@@ -253,7 +271,7 @@ def test_a_node_without_python(start_lab):
     ("command", "arguments"),
     [("dir", []), ("powershell", ["-Command", "x"]), ("powershell", ["-EncodedCommand", "%%"])],
 )
-def test_a_command_line_that_is_no_encoded_powershell(lab, command, arguments):
+def test_a_command_line_other_than_encoded_powershell(lab, command, arguments):
     protocol = lab.protocol()
     shell = protocol.open_shell()
     try:
@@ -343,7 +361,7 @@ def test_actions_that_are_not_modelled(lab):
         connection.get_server_config()
 
 
-def test_psrp_data_that_is_nonsense(lab):
+def test_malformed_psrp_data(lab):
     with lab.wsman() as connection, pypsrp.powershell.RunspacePool(connection) as pool:
         for data in (b"nonsense", b"\0" * 60, b"\0" * 8 + b"\0" * 8 + b"\3" + b"\0\0\0\5" + b"12345"):
             with pytest.raises(pypsrp.exceptions.WSManFaultError, match="cannot be understood"):
@@ -353,7 +371,7 @@ def test_psrp_data_that_is_nonsense(lab):
 
 # -- the end of shells --------------------------------------------------------
 
-# Writes its own id and that of a child in the same process group, and stays.
+# Write the process ids of this process and of a child in the same process group, and keep running.
 STAY = (
     "import os,subprocess,sys,time;p=subprocess.Popen([sys.executable,'-c','import time;time.sleep(60)']);"
     "print(os.getpid(),p.pid,flush=True);time.sleep(60)"
@@ -361,7 +379,7 @@ STAY = (
 
 
 def begin(pool, code):
-    """Start Python code in a pool, and wait for its first line."""
+    """Start Python code in a pool and wait for its first line; return the pipeline and the process ids on that line."""
     pipeline = pypsrp.powershell.PowerShell(pool)
     pipeline.add_script(run(code))
     pipeline.begin_invoke()

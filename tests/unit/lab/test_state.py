@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which process is signalled, and which is not; what is deleted, and what is not."""
+"""Test which process gets a signal and which files are deleted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NODES = (state.NodeState("node1", "psrp", 1234),)
 
 @pytest.fixture
 def bystander():
-    """A process that has nothing to do with any lab."""
+    """A process that does not belong to a lab."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     yield process
     process.stdin.close()
     process.wait(10)
 
 
-def test_what_is_published_is_read(tmp_path):
+def test_read_returns_what_publish_wrote(tmp_path):
     published = state.State(os.getpid(), True, ("basic", "ntlm"), NODES)
     with state.lock(tmp_path) as file:
         assert state.read(tmp_path) == (None, True)
@@ -56,7 +56,7 @@ def test_a_damaged_file_names_no_process(tmp_path, text):
     assert state.stop(tmp_path) is False
 
 
-def test_stop_takes_the_inventory_away(tmp_path):
+def test_stop_deletes_the_inventory(tmp_path):
     (tmp_path / state.INVENTORY).touch()
     assert state.stop(tmp_path) is False
     assert not (tmp_path / state.INVENTORY).exists()
@@ -77,7 +77,7 @@ def test_purge_deletes_what_labs_write_and_nothing_else(tmp_path):
     assert (outside / "kept").exists()
 
 
-def test_purge_leaves_a_directory_that_is_not_of_a_lab(tmp_path):
+def test_purge_leaves_a_directory_of_another_kind(tmp_path):
     (tmp_path / "node1").mkdir()
     state.purge(tmp_path)
     assert (tmp_path / "node1").exists()

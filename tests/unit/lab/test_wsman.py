@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Envelopes and faults, without any socket."""
+"""Test WS-Man envelopes and faults without a socket."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_durations(text, seconds):
         envelope().replace(b"<a:MessageID>uuid:M</a:MessageID>", b""),
     ],
 )
-def test_what_is_no_request(data):
+def test_data_that_is_not_a_request(data):
     with pytest.raises(wsman.BadRequest):
         wsman.parse(data)
 
@@ -90,7 +90,7 @@ def test_an_envelope_above_the_limit_is_a_fault():
 
 
 def test_a_body_without_the_element_of_its_action_is_a_fault():
-    with pytest.raises(wsman.Fault, match="without the element Receive"):
+    with pytest.raises(wsman.Fault, match="lacks the element Receive"):
         wsman.parse(envelope(body="")).element("Receive")
 
 

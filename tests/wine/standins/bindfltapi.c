@@ -4,12 +4,13 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
 /*
- * Stand-in for bindfltapi.dll: keeps the mappings of this process in a list, and changes no file access.
+ * Stand-in for bindfltapi.dll: it keeps the mappings of this process in a list, and redirects no file access.
  *
- * With WCSTUB_CONTENTS=1 a mapping is a mount point in the folder that it covers, for all processes until it is removed.
- * A read-only mapping shows a copy, which goes with it: Windows refuses what is written there, here it is lost.
+ * With WCSTUB_CONTENTS=1, a mapping is a mount point in the folder that it covers. All processes see it until it is
+ * removed. A read-only mapping shows a copy, which is deleted with the mapping. Windows refuses to write there; here,
+ * what is written is lost.
  *
- * Not modelled: streams of the covered folder itself, which are not redirected; jobs; exceptions; several targets.
+ * It does not redirect streams of the covered folder itself, and does not model jobs, exceptions and several targets.
  */
 #include "files.h"
 

@@ -4,18 +4,20 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
 /*
- * With WCSTUB_CONTENTS=1, layers have contents, and attachments outlive the process that made them:
+ * With WCSTUB_CONTENTS=1, layers have contents, and attachments stay when the process that made them ends:
  *
- *   <layer>\Files              of a layer with parents: its own files, and in each folder that it changes all that its
- *                              parents have there: files as hard links, folders as empty placeholders (reparse tag WCI).
- *                              What is missing in such a folder is deleted: so hcsshim deletes, after ImportLayer
- *   <layer>\sandbox.volume     the volume of a scratch disk: a copy of all that the parents show, made by the first
- *                              PrepareLayer; what differs from them is the scratch's content
- *   <layer>\sandbox.state      how often the layer is active and prepared, while it is
+ *   <layer>\Files              in a layer with parents: its own files and, in each folder that it changes, everything
+ *                              that its parents have there: files as hard links, folders as empty placeholders (reparse
+ *                              tag WCI). What is missing in such a folder is deleted: hcsshim deletes in this way after
+ *                              ImportLayer
+ *   <layer>\sandbox.volume     the volume of a scratch disk: a copy of everything that the parents show, which the first
+ *                              PrepareLayer makes; the differences from the parents are the content of the scratch
+ *   <layer>\sandbox.state      how often the layer is active and prepared; exists only while it is
  *
- * Not modelled: the disk (sandbox.vhdx stays as it is), its quota and its file system; a change that leaves size, times
- * and attributes of a file as they were; a renamed or hard-linked file as such (it is exported as a new one); registry
- * hives of a volume; what the container filter writes into a volume itself (WcSandboxState, System Volume Information).
+ * It does not model the disk (sandbox.vhdx does not change), its quota and its file system, and registry hives of a
+ * volume. It does not notice a change that keeps size, times and attributes of a file. It exports a renamed or
+ * hard-linked file as a new one. It lacks what the container filter itself writes to a volume (WcSandboxState, System
+ * Volume Information).
  */
 #ifndef CONTENTS_H
 #define CONTENTS_H
@@ -23,12 +25,12 @@
 
 typedef struct { GUID id; ULONG flags; const wchar_t *path; } LAYER_DESC;                           /* 32 bytes */
 
-/* the parents of a layer, nearest first, for a walk in which every path has `skip` characters before the name in the layer */
+/* the parents of a layer, nearest first, for a walk: each path has `skip` characters before the name in the layer */
 typedef struct { const LAYER_DESC *l; size_t n, skip; STR *deleted; int changed; } CHAIN;
 
 static wchar_t *volume_of(const wchar_t *layer) { return join(layer, L"sandbox.volume"); }
 
-/* the item that the parents show under a name, which their folder above it has; NULL if none */
+/* find the item that the parents show for a name whose folder they have; NULL if there is none */
 static wchar_t *find_shown(const CHAIN *c, const wchar_t *name, WIN32_FIND_DATAW *fd)
 {
     size_t i;
@@ -40,7 +42,7 @@ static wchar_t *find_shown(const CHAIN *c, const wchar_t *name, WIN32_FIND_DATAW
         free(top);
         if (found && !is_placeholder(fd)) return p;
         free(p);
-        if (!found && err == ERROR_FILE_NOT_FOUND) return NULL;      /* any other error: it lies below a placeholder */
+        if (!found && err == ERROR_FILE_NOT_FOUND) return NULL;      /* with any other error, it is below a placeholder */
     }
     return NULL;
 }
@@ -59,7 +61,7 @@ static DWORD show_item(const wchar_t *from, const wchar_t *to, const WIN32_FIND_
     return err;
 }
 
-/* the folder `to` gets all that the parents show */
+/* copy everything that the parents show to the folder `to` */
 static DWORD fill_volume(const wchar_t *to, const LAYER_DESC *l, size_t n)
 {
     CHAIN c = { .l = l, .n = n, .skip = wcslen(to) + 1 };
@@ -70,7 +72,7 @@ static DWORD fill_volume(const wchar_t *to, const LAYER_DESC *l, size_t n)
     return err;
 }
 
-/* ---- what a volume or a layer has changed: a transport folder of it, and the lines of tombstones.txt ---- */
+/* ---- the changes of a volume or a layer: as a transport folder, with the lines of tombstones.txt ---- */
 static DWORD note_deleted(const wchar_t *from, const wchar_t *to, const WIN32_FIND_DATAW *fd, void *context)
 {
     CHAIN *c = context;
@@ -124,7 +126,7 @@ static DWORD export_changes(const wchar_t *from, const wchar_t *to, const LAYER_
     return err;
 }
 
-/* ---- a folder of a layer gets what its parents have there as well ---- */
+/* ---- complete a folder of a layer with what its parents have there ---- */
 static DWORD complete_item(const wchar_t *from, const wchar_t *to, const WIN32_FIND_DATAW *fd, void *context)
 {
     WIN32_FIND_DATAW own;

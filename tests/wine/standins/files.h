@@ -3,7 +3,7 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
-/* What the stand-in DLLs do with files and trees. Reparse points are never entered. Win32 codes, 0 = ok. */
+/* The functions of the stand-in DLLs for files and trees. They never follow a reparse point. Win32 codes, 0 = ok. */
 #ifndef FILES_H
 #define FILES_H
 #include "standin.h"
@@ -19,7 +19,7 @@ static DWORD make_dir(const wchar_t *p)
     return GetLastError() == ERROR_ALREADY_EXISTS && is_dir(p) ? 0 : GetLastError();
 }
 
-/* what a folder says of an item, the item itself unopened */
+/* what the listing of a folder says about an item; the item itself is not opened */
 static int look(const wchar_t *p, WIN32_FIND_DATAW *fd)
 {
     HANDLE f = FindFirstFileW(p, fd);
@@ -33,7 +33,7 @@ static int is_plain_dir(const WIN32_FIND_DATAW *fd)
     return (fd->dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_REPARSE_POINT)) == FILE_ATTRIBUTE_DIRECTORY;
 }
 
-/* calls visit for each item of the folder `from`, `to` being the path of the same name in the other folder, until one fails */
+/* call visit for each item of the folder `from` until a call fails; `to` is the path of that name in the other folder */
 typedef DWORD (*VISIT)(const wchar_t *from, const wchar_t *to, const WIN32_FIND_DATAW *fd, void *context);
 
 static DWORD each_item(const wchar_t *from, const wchar_t *to, VISIT visit, void *context)
@@ -58,7 +58,7 @@ static DWORD each_item(const wchar_t *from, const wchar_t *to, VISIT visit, void
     return err;
 }
 
-/* delete a tree as far as possible; read-only is cleared; the first error is kept */
+/* delete as much of a tree as possible, also read-only files; return the first error */
 static DWORD delete_item(const wchar_t *p, const wchar_t *to, const WIN32_FIND_DATAW *fd, void *first)
 {
     DWORD *err = first;
@@ -88,11 +88,11 @@ static void copy_times(HANDLE from, HANDLE to, DWORD attributes)
 {
     FILE_BASIC_INFO b;
     if (!GetFileInformationByHandleEx(from, FileBasicInfo, &b, sizeof(b))) return;
-    b.FileAttributes = attributes;      /* 0 = leave */
+    b.FileAttributes = attributes;      /* 0 = do not change */
     SetFileInformationByHandle(to, FileBasicInfo, &b, sizeof(b));
 }
 
-/* the rest of one file into another; an item is read and written as its backup stream, anything else as it is */
+/* copy the rest of one file to another: an item as its backup stream, anything else as it is */
 static DWORD transfer(HANDLE from, int from_item, HANDLE to, int to_item)
 {
     void *reading = NULL, *writing = NULL;
@@ -115,7 +115,7 @@ static DWORD transfer(HANDLE from, int from_item, HANDLE to, int to_item)
     return err;
 }
 
-/* an item with all it has; a folder must be there, its content is not copied */
+/* copy an item with everything it has; a folder must exist, and its content is not copied */
 static DWORD copy_item(const wchar_t *from, const wchar_t *to)
 {
     DWORD a = attrs(from), err;
@@ -164,7 +164,7 @@ static DWORD control(const wchar_t *path, DWORD code, void *in, DWORD n_in, void
     return err;
 }
 
-/* an empty folder leads to `target`, C:\x */
+/* make an empty folder lead to `target`, such as C:\x */
 static DWORD set_mount_point(const wchar_t *path, const wchar_t *target)
 {
     MOUNT_POINT m = { .tag = IO_REPARSE_TAG_MOUNT_POINT };
@@ -177,7 +177,7 @@ static DWORD set_mount_point(const wchar_t *path, const wchar_t *target)
     return control(path, FSCTL_SET_REPARSE_POINT, &m, m.length + 8, NULL, 0);
 }
 
-/* where it leads to; 0 if it is none */
+/* get the folder that a mount point leads to; 0 if it is not a mount point */
 static int get_mount_point(const wchar_t *path, wchar_t *target, DWORD n)
 {
     MOUNT_POINT m = {0};
@@ -194,7 +194,7 @@ static DWORD clear_mount_point(const wchar_t *path)
     return control(path, FSCTL_DELETE_REPARSE_POINT, &m, 8, NULL, 0);
 }
 
-/* a folder that stands for the parents' folder of that name */
+/* make a folder that represents the folder of that name in the parents */
 static DWORD make_placeholder(const wchar_t *path)
 {
     MOUNT_POINT m = { .tag = IO_REPARSE_TAG_WCI };

@@ -10,7 +10,7 @@ import sys
 
 
 def main(core: str, disk: str, size: int) -> None:
-    # Who dies at a failpoint is the process that has called; the core reads this as it is imported.
+    # The calling process is the one that dies at a failpoint. The core reads these variables when it is imported.
     for name in ("WCOW_FAILPOINT", "WCOW_FAILPOINT_ERROR", "WCOW_FAILPOINTS_LOG"):
         os.environ.pop(name, None)
     sys.path.insert(0, core)

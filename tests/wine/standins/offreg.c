@@ -4,9 +4,9 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
 /*
- * Stand-in for offreg.dll: an empty "hive" file. Win32 codes, 0 = ok.
+ * Stand-in for offreg.dll: it creates an empty "hive" file. Win32 codes, 0 = ok.
  *
- * Not modelled: hives, whose keys and values there are no calls for, and whose file is a short text.
+ * It does not model hives: there are no calls for keys and values, and the file is a short text.
  */
 #include "standin.h"
 

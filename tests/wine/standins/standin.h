@@ -3,7 +3,7 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
-/* What the stand-in DLLs share: log lines, fault rules, paths. Each DLL includes it once. */
+/* The code that the stand-in DLLs share: log lines, fault rules, paths. Each DLL includes it once. */
 #ifndef STANDIN_H
 #define STANDIN_H
 #define WIN32_LEAN_AND_MEAN
@@ -21,7 +21,7 @@
 
 static CRITICAL_SECTION g_lock;           /* made in DllMain */
 
-/* call numbers run through all stand-in DLLs of the process: the counter lies in a small shared section */
+/* all stand-in DLLs of a process number their calls together: the counter is in a small shared section */
 static LONG next_seq(void)
 {
     static LONG *counter;
@@ -52,10 +52,10 @@ static int env_is(const wchar_t *name, const wchar_t *value, int dflt)
     return !wcscmp(b, value);
 }
 
-/* whether what layers contain is modelled, see contents.h and bindfltapi.c */
+/* whether the contents of layers are modelled, see contents.h and bindfltapi.c */
 static int has_contents(void) { return env_is(L"WCSTUB_CONTENTS", L"1", 0); }
 
-/* ---- log: one UTF-8 line a call, appended by a single write, so processes and DLLs may share the file ---- */
+/* ---- log: one UTF-8 line for each call, written by one call, so that processes and DLLs can share the file ---- */
 static void log_raw(const char *s, DWORD n)
 {
     wchar_t path[1024];
@@ -104,12 +104,12 @@ static void add_guid(STR *s, const GUID *g)
 }
 
 /* ---- fault rules ----------------------------------------------------------------------------------------
- * WCSTUB_RULES = rules separated by ';'   (or WCSTUB_RULES_FILE = a file of rules, one a line, read at each call)
+ * WCSTUB_RULES = rules separated by ';'   (or WCSTUB_RULES_FILE = a file with one rule in each line, read at each call)
  *   Func:N=ACTION      N: 1, 2, .. the N-th call of Func in this process; "*" every call; "3+" from the third on
  *   Func@TEXT:N=ACTION only calls whose first path contains TEXT (ASCII, case-insensitive) are counted
  * ACTION: 0xHRESULT     return this instead of doing the work
  *         after:0xHR    do the work, then return this
- *         sleep:MS      wait, then go on
+ *         sleep:MS      wait, then continue
  *         hang          never return
  *         crash         end the process (exit code 0xC0000420), as seen with DestroyLayer in hcsshim#961
  */
@@ -203,7 +203,7 @@ static CALL begin_call(const char *func)
     return c;
 }
 
-/* result of the call: rules may replace it; the line is written here, that is when the call ends (seq = order of entry) */
+/* the result of the call, which rules can replace; writes the line when the call ends (seq is the order of entry) */
 static HRESULT end_call(CALL *c, HRESULT hr)
 {
     if (c->skip) { hr = c->forced; add(&c->line, " [injected]"); }

@@ -22,7 +22,7 @@ static DWORD pack_item(const wchar_t *item, const wchar_t *out)
     return err;
 }
 
-/* makes a file; a folder is there */
+/* create a file; a folder exists already */
 static DWORD unpack_item(const wchar_t *packed, const wchar_t *item, int dir)
 {
     HANDLE s = CreateFileW(packed, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, 0, NULL), d;
@@ -37,7 +37,7 @@ static DWORD unpack_item(const wchar_t *packed, const wchar_t *item, int dir)
     return err;
 }
 
-/* the description of a folder lies beside it */
+/* the description of a folder is beside it */
 static wchar_t *description_of(const wchar_t *folder)
 {
     wchar_t *side = malloc((wcslen(folder) + 16) * sizeof(wchar_t));

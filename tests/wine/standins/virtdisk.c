@@ -4,12 +4,12 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  */
 /*
- * Stand-in for virtdisk.dll: logs, hands out handles of the disk file itself. Win32 codes, 0 = ok.
+ * Stand-in for virtdisk.dll: it logs calls, and returns handles of the disk file itself. Win32 codes, 0 = ok.
  *
- * Not modelled: disks. Nothing is attached, no volume appears, a new disk is a short text; whether it is in use shows
- * only where vmcompute's stand-in holds the file.
+ * It does not model disks. It attaches nothing, and no volume appears. A new disk is a short text. A disk is in use only
+ * while the stand-in for vmcompute.dll holds its file open.
  */
-/* mingw's windows.h declares these; here the parameters are looser */
+/* windows.h of mingw declares these functions with stricter parameters */
 #define OpenVirtualDisk hdr_OpenVirtualDisk
 #define AttachVirtualDisk hdr_AttachVirtualDisk
 #define DetachVirtualDisk hdr_DetachVirtualDisk

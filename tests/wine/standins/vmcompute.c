@@ -7,11 +7,12 @@
  * Stand-in for the layer functions of Windows' vmcompute.dll: a test tool, not an implementation.
  *
  * It logs every call, keeps the state of each layer (created, activated, prepared), injects faults, and moves real
- * files: see README.md for the environment variables, the folder conventions and every assumption made. Nothing in here
- * was observed on Windows: return codes marked ASSUMED are guesses that a real system may contradict.
+ * files. README.md describes the environment variables, the folders and every assumption. Nothing here was observed on
+ * Windows: a return code that is marked ASSUMED is a guess, and a real system may return another one.
  *
- * Not modelled: disks and the NTFS volumes in them; the container filter, but for what contents.h says; registry hives,
- * which are short texts; templates that boot; the protection of a parent whose child is attached; how long calls take.
+ * It does not model disks and the NTFS volumes in them, the container filter (except for what contents.h describes),
+ * templates that boot, the protection of a parent whose child is attached, and the time that calls take. Registry hives
+ * are short texts.
  */
 #include "contents.h"
 
@@ -21,14 +22,14 @@ typedef struct { int flavour; const wchar_t *home; } DRIVER_INFO;               
 typedef struct layer
 {
     struct layer *next;
-    wchar_t *path;              /* as given, compared without case */
+    wchar_t *path;              /* as the caller gave it; compared without regard to case */
     int active, prepared;       /* counts */
-    int initialised;            /* has been prepared once: ExportLayer wants that */
-    HANDLE disk;                /* open sandbox.vhdx while active: so the folder cannot be renamed, as with a mounted disk */
+    int initialised;            /* has been prepared once, which ExportLayer requires */
+    HANDLE disk;                /* sandbox.vhdx is open while the layer is active, so the folder cannot be renamed, as with a mounted disk */
 } LAYER;
 static LAYER *g_layers;
 
-/* with contents, the counts lie in a file of the layer: Windows keeps them beyond the process as well */
+/* with contents, the counts are in a file of the layer, because Windows keeps them after the process ends */
 static void load_counts(LAYER *l)
 {
     wchar_t *p = join(l->path, L"sandbox.state");
@@ -52,7 +53,7 @@ static void save_counts(const LAYER *l)
     free(p);
 }
 
-/* one layer has two spellings: hcsshim says C:\\x to most calls, but \\\\?\\C:\\x to ImportLayer and Process*Image */
+/* a layer has two spellings: hcsshim passes C:\\x to most calls, but \\\\?\\C:\\x to ImportLayer and Process*Image */
 static LAYER *layer_of(const wchar_t *path)
 {
     LAYER *l;
@@ -73,7 +74,7 @@ static int strict(void) { return !env_is(L"WCSTUB_STRICT", L"0", 0); }
 
 static int writable(const wchar_t *path) { return exists_in(path, L"sandbox.vhdx"); }
 
-/* driver info + id: callers put the full path into id and "" into home; a relative id is joined to home */
+/* driver info and id: callers pass the full path as id and "" as home; a relative id is joined to home */
 static wchar_t *full_path(const DRIVER_INFO *d, const wchar_t *id)
 {
     if (!id) id = L"";
@@ -105,7 +106,7 @@ static void log_layers(CALL *c, const LAYER_DESC *l, size_t n)
     }
 }
 
-/* every parent must be there and none may be listed twice (ASSUMED) */
+/* every parent must exist, and no parent may be listed twice (ASSUMED) */
 static HRESULT check_parents(const LAYER_DESC *l, size_t n)
 {
     size_t i;
@@ -114,7 +115,7 @@ static HRESULT check_parents(const LAYER_DESC *l, size_t n)
 }
 
 /* ------------------------------------------------ files ------------------------------------------------------ */
-/* a disk file: copy of the file named by the environment variable, else a short text */
+/* create a disk file: a copy of the file that the environment variable names, or a short text */
 static DWORD put_disk(const wchar_t *path, const wchar_t *var)
 {
     wchar_t src[1024];
@@ -123,7 +124,7 @@ static DWORD put_disk(const wchar_t *path, const wchar_t *var)
     return put_file(path, text, sizeof(text) - 1);
 }
 
-/* the volume of a scratch disk appears as a whole, by its name */
+/* the volume of a scratch disk appears complete, when it gets its name */
 static DWORD make_volume(const wchar_t *layer, const LAYER_DESC *l, size_t n)
 {
     wchar_t *volume = volume_of(layer), *draft = join(layer, L"sandbox.volume.draft");
@@ -144,7 +145,7 @@ static int ends_with(const wchar_t *s, const wchar_t *suffix)
     return n >= m && !_wcsicmp(s + n - m, suffix);
 }
 
-/* of a transport folder into a layer; with parents to look into, its folders are completed from theirs */
+/* copy a transport folder to a layer; with parents, complete its folders from those of the parents */
 static DWORD import_item(const wchar_t *from, const wchar_t *to, const WIN32_FIND_DATAW *fd, void *context)
 {
     const CHAIN *c = context;
@@ -152,13 +153,13 @@ static DWORD import_item(const wchar_t *from, const wchar_t *to, const WIN32_FIN
     wchar_t *side;
     DWORD err = 0;
     if (ends_with(fd->cFileName, L".$wcidirs$")) return 0;
-    /* what is there may be a parent's file by another name, or a placeholder */
+    /* the existing item may be a hard link to a parent's file, or a placeholder */
     if (c->n && look(to, &own) && !(is_plain_dir(fd) && is_plain_dir(&own))) err = delete_tree(to);
     if (err) return err;
     if (!(fd->dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)) return unpack_item(from, to, 0);
     if (!(err = make_dir(to)) && !(err = each_item(from, to, import_item, context))) err = complete_dir(to, c);
     side = description_of(from);
-    if (!err && exists(side)) err = unpack_item(side, to, 1);      /* after the children: keeps its times */
+    if (!err && exists(side)) err = unpack_item(side, to, 1);      /* after the children, so that it keeps its times */
     free(side);
     return err;
 }
@@ -349,7 +350,7 @@ EXPORT HRESULT WINAPI DestroyLayer(DRIVER_INFO *d, const wchar_t *id)
     FINISH;
 }
 
-/* the program of WCSTUB_EXPAND resizes the disk, if there is one */
+/* the program that WCSTUB_EXPAND names, if any, resizes the disk */
 static DWORD expand_disk(const wchar_t *layer, unsigned long long size)
 {
     wchar_t program[1024], *disk, *line;
@@ -389,7 +390,7 @@ EXPORT HRESULT WINAPI ExpandSandboxSize(DRIVER_INFO *d, const wchar_t *id, unsig
     FINISH;
 }
 
-/* <layer>\sandbox.contents\{Files,Hives} and <layer>\sandbox.contents.deleted, or what it has changed -> transport folder */
+/* to a transport folder: <layer>\sandbox.contents\{Files,Hives} and <layer>\sandbox.contents.deleted, or what changed */
 EXPORT HRESULT WINAPI ExportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar_t *dir, LAYER_DESC *l, size_t n)
 {
     START("ExportLayer");
@@ -432,7 +433,7 @@ EXPORT HRESULT WINAPI ExportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar
     FINISH;
 }
 
-/* transport folder -> <layer>\{Files,Hives}; existing files are replaced, others stay */
+/* from a transport folder to <layer>\{Files,Hives}: replace files that exist, keep all others */
 EXPORT HRESULT WINAPI ImportLayer(DRIVER_INFO *d, const wchar_t *id, const wchar_t *dir, LAYER_DESC *l, size_t n)
 {
     START("ImportLayer");

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-r"""Runs the operations of one recorded scenario on the windows layer store, in Windows Python.
+r"""Run the operations of one recorded scenario on the Windows layer store, in Windows Python.
 
     python driver.py < scenario.json > outcome.json
 
@@ -19,9 +19,10 @@ import struct
 import sys
 
 from core.errors import SnapshotterError
-from core.formats import layertar
-from core.layers import filetree, windows_layers
-from core.layers.windows import WindowsLayers
+from core.formats.tar import layertar
+from core.layers import filetree
+from core.layers.windows import conversion
+from core.layers.windows.store import WindowsLayers
 from core.snapshotter import Snapshotter
 from core.win32 import kernel32, vmcompute
 
@@ -102,11 +103,12 @@ def write_tar(path, entries):
 
 
 def calls_of(log):
-    """The stand-ins' lines without what differs from run to run."""
-    temporary = os.environ["TEMP"]
+    """The lines of the stand-ins, without what differs between runs."""
+    folder = re.escape(ROOT + "\\transport\\") + r"\d+-(?:im|ex)port"
     for line in log.splitlines():
         call = re.sub(r"^\d+ (p\w+ )?(t\w+ )?", "", line)
-        yield re.sub(re.escape(temporary) + r"\\hcs\d+", r"<TEMP>\\hcs", call, flags=re.IGNORECASE)
+        # hcsshim has the folder in %TEMP%; we have it in the root, which other accounts cannot write to.
+        yield re.sub(folder, r"<TEMP>\\hcs", call, flags=re.IGNORECASE)
 
 
 def tree(top):
@@ -165,7 +167,7 @@ class Driver:
             self.snapshotter.usage(key)
         elif name == "apply":
             with open(path, "rb") as stream:
-                windows_layers.import_tar(*self.layer(key), stream, None)
+                conversion.import_tar(*self.layer(key), stream)
         elif name == "export":
             directory, parents = self.layer(key) if key else (path, operation.get("parents", []))
             with open(operation["to"], "wb") as stream:
@@ -226,7 +228,7 @@ def main():
             seen = log.seek(0, os.SEEK_END)
         outcome.append(done)
     driver.snapshotter.close()
-    left = [name for name in os.listdir(os.environ["TEMP"]) if name.startswith("hcs")]
+    left = [name for _place, names, _files in os.walk(ROOT + "\\transport") for name in names]
     json.dump({"operations": outcome, "tree": tree(ROOT + "\\snapshots"), "left": left}, sys.stdout)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Win32 backup streams: a file or directory with all it has, as BackupRead gives it and BackupWrite takes it.
+"""Win32 backup streams: complete files and directories, as BackupRead and BackupWrite transfer them.
 
 A sequence of WIN32_STREAM_ID headers, each followed by a name and contents
 (MS-BKUP 2.1; Win32 reference, WIN32_STREAM_ID; go-winio backup.go).
@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from ..errors import FailedPrecondition, InvalidArgument
 from .layerfile import DIRECTORY_ATTRIBUTE, FileTimes, LayerFile, Source, Stream
-from .layertar import DIRECTORY, FILE, MAX_SIZE
+from .tar.layertar import DIRECTORY, FILE, MAX_SIZE
 
 #: Stream ids, MS-BKUP 2.1.
 DATA = 1
@@ -40,7 +40,6 @@ _MAX_NAME = 1024
 # NTFS keeps 64 KiB of extended attributes, two ACLs of 64 KiB each, 16 KiB of a reparse point.
 _MAX_METADATA = {EXTENDED_ATTRIBUTES: 65536, SECURITY: 262144, REPARSE: 16384}
 # What a layer does not keep, as with hcsshim: the file's place in the source volume, and transactions.
-_PASSED_OVER = (LINK, PROPERTY, OBJECT_ID, TRANSACTION)
 _DATA_TYPE = ":$DATA"
 _CHUNK = 1 << 20
 _ZEROS = bytes(1 << 16)
@@ -56,10 +55,10 @@ class StreamHeader(NamedTuple):
 
 
 class BackupReader:
-    """Takes a backup stream apart: iterate over the headers, ``read`` the content of the last one.
+    """Parses a backup stream: iterate over the headers, and ``read`` the content of the last one.
 
-    What is not read is skipped. ``what`` is the name of the file, for
-    messages: every fault, a cut-off stream too, is an InvalidArgument.
+    The iteration skips what is not read. ``what`` is the name of the file in
+    messages. Every fault is an InvalidArgument, also a stream that is cut off.
     """
 
     def __init__(self, source: Source, what: str) -> None:
@@ -86,7 +85,7 @@ class BackupReader:
             yield StreamHeader(id_, attributes, size, name)
 
     def read(self, limit: int = _CHUNK) -> bytes:
-        """At most ``limit`` further bytes of the present stream; none at its end only."""
+        """Read at most ``limit`` more bytes of the current stream; none only at its end."""
         data = self._source.read(min(limit, self._left))
         if not data and self._left and limit:
             raise self._cut_off()
@@ -94,13 +93,13 @@ class BackupReader:
         return data
 
     def skip(self) -> None:
-        """Pass over the rest of the present stream."""
+        """Skip the rest of the current stream."""
         if self._left and self._source.skip(self._left) != self._left:
             raise self._cut_off()
         self._left = 0
 
     def content(self, header: StreamHeader) -> bytes:
-        """All of a stream that holds a file's metadata, which is never large."""
+        """Read all of a stream that holds metadata of a file, which is always small."""
         if header.size > _MAX_METADATA[header.id]:
             raise InvalidArgument(
                 f"the backup stream of {self._what} is damaged: {header.size} bytes of stream {header.id}"
@@ -109,7 +108,7 @@ class BackupReader:
         return self._exactly(header.size)
 
     def block_offset(self, header: StreamHeader) -> int:
-        """Where in the file the present sparse block lies; its data, ``header.size`` - 8 bytes, come next."""
+        """Return the offset of the current sparse block in the file; its data, ``header.size`` - 8 bytes, come next."""
         if header.size < _OFFSET.size:
             raise InvalidArgument(f"the backup stream of {self._what} is damaged: a sparse block without an offset")
         self._left -= _OFFSET.size
@@ -131,7 +130,7 @@ class BackupReader:
 
 
 class Summary(NamedTuple):
-    """All that a backup stream holds but the data: metadata as in LayerFile, and how long each data stream is.
+    """A backup stream without its data: metadata as in LayerFile, and the size of each data stream.
 
     ``sizes`` maps stream names to bytes, holes included, in order; the
     content's name is empty.
@@ -144,10 +143,10 @@ class Summary(NamedTuple):
 
 
 def summarize(source: Source, what: str, *, max_size: int = MAX_SIZE) -> Summary:
-    """Read a backup stream without its data, which is skipped.
+    """Read a backup stream, and skip its data.
 
-    Since metadata may come after the data, whoever needs it first has to read
-    twice. Raises InvalidArgument for a damaged stream, and for more than
+    Metadata may come after the data, so a caller that needs the metadata first
+    must read twice. Raises InvalidArgument for a damaged stream, and for more than
     ``max_size`` bytes of data.
     """
     metadata = {SECURITY: b"", EXTENDED_ATTRIBUTES: b"", REPARSE: b""}
@@ -182,10 +181,10 @@ def summarize(source: Source, what: str, *, max_size: int = MAX_SIZE) -> Summary
 def load(
     name: str, attributes: int, times: FileTimes, source: Source, what: str, *, start: int = 0, max_size: int = MAX_SIZE
 ) -> LayerFile:
-    """The record of a file whose backup stream comes next in ``source``, ``start`` bytes from its beginning.
+    """Return the record of a file whose backup stream comes next in ``source``, ``start`` bytes after its beginning.
 
-    Leaves the source open: the record's streams come from there, and raise
-    FailedPrecondition if the file was changed meanwhile. Raises
+    Leaves the source open: the streams of the record come from it, and raise
+    FailedPrecondition if the file changed since. Raises
     InvalidArgument for a damaged stream, and for more than ``max_size`` bytes.
     """
     security, eas, reparse, sizes = summarize(source, what, max_size=max_size)
@@ -195,7 +194,7 @@ def load(
 
 
 def _streams(source: Source, what: str, start: int, sizes: Dict[str, int]) -> Iterator[Stream]:
-    """The data streams of a backup stream that was summarized with these ``sizes``."""
+    """Yield the data streams of a backup stream; ``sizes`` come from ``summarize``."""
     if not any(sizes.values()):
         yield from (Stream(name, 0, iter(())) for name in sizes)
         return
@@ -243,10 +242,10 @@ def _streams(source: Source, what: str, start: int, sizes: Dict[str, int]) -> It
 
 
 def encode(file: LayerFile) -> Iterator[bytes]:
-    """The backup stream of a record, in the order in which hcsshim writes it: metadata, content, alternate streams.
+    """Yield the backup stream of a record, in hcsshim's order: metadata, content, alternate streams.
 
-    Takes the record's streams. Extended attributes that BackupRead gives last
-    may come early: BackupWrite wants no order (go-winio backuptar/tar.go).
+    Consumes the streams of the record. BackupRead returns extended attributes
+    last, but BackupWrite accepts any order (go-winio backuptar/tar.go).
     """
     for id_, data in (
         (SECURITY, file.security),
@@ -262,7 +261,7 @@ def encode(file: LayerFile) -> Iterator[bytes]:
 
 
 def _stream_name(header: StreamHeader) -> str:
-    """The name as in ``Stream``: of ``:notes:$DATA`` that is ``notes``."""
+    """Return the name for ``Stream``: ``notes`` for ``:notes:$DATA``."""
     if header.id == DATA:
         return ""
     name = header.name[header.name.startswith(":") :]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Base layers, whose files lie in the layer directory as they are (hcsshim internal/wclayer/baselayer*.go)."""
+"""Read and write base layers: plain files in the layer directory (hcsshim internal/wclayer/baselayer*.go)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from contextlib import ExitStack, closing
 from typing import Dict, List, Set, Tuple
 
 from ..errors import InvalidArgument
-from . import backupstream, layertar, utilityvm
+from . import backupstream, utilityvm
 from .layerfile import DIRECTORY_ATTRIBUTE, FileTimes, LayerFile, LayerRoot, Records, walk
 from .ntfsnames import fold
+from .tar import layertar
 
 #: Not part of any layer (hcsshim internal/wclayer/legacy.go; moby issue 32838).
 RECYCLE_BIN = fold(layertar.FILES + "/$Recycle.Bin")
 
 
 def read(layer: LayerRoot, *, max_size: int = layertar.MAX_SIZE) -> Records:
-    """The records of a base layer, without what ProcessBaseImage and ProcessUtilityImage made of its files.
+    """Yield the records of a base layer, without the files that ProcessBaseImage and ProcessUtilityImage created.
 
-    Close the iterator to let go of the file that came last. Raises
+    Close the iterator to close the last file. Raises
     InvalidArgument for a file of more than ``max_size`` bytes.
     """
     tops = [layertar.FILES]
@@ -30,7 +31,7 @@ def read(layer: LayerRoot, *, max_size: int = layertar.MAX_SIZE) -> Records:
     links: Dict[bytes, str] = {}
     for top in tops:
         for name, info in walk(layer, top, _is_left_out):
-            # The utility VM's own times are those of the templates' making.
+            # The times of UtilityVM itself are those at which Windows created the templates.
             times = utility_vm.times if utility_vm and name == layertar.UTILITY_VM else info.times
             first = name
             if info.links > 1 and not info.attributes & DIRECTORY_ATTRIBUTE:
@@ -43,23 +44,23 @@ def read(layer: LayerRoot, *, max_size: int = layertar.MAX_SIZE) -> Records:
 
 
 class Writer:
-    """Makes an empty layer directory a base layer; ``finish`` it before ProcessBaseImage and ProcessUtilityImage.
+    """Fills an empty layer directory; ``finish`` it before ProcessBaseImage and ProcessUtilityImage.
 
-    After an error there is a part of a layer, to be deleted.
+    After an error the directory holds a part of a layer. The caller deletes it.
     """
 
     def __init__(self, layer: LayerRoot) -> None:
         self._layer = layer
         self._added: Set[str] = set()
         self._directories: List[Tuple[str, int, FileTimes]] = []
-        #: Whether ProcessUtilityImage is due.
+        #: Whether ProcessUtilityImage must be called.
         self.has_utility_vm = False
 
     def add(self, file: LayerFile) -> None:
-        """Write one file. Raises InvalidArgument for what a base layer cannot hold."""
+        """Write one file. Raises InvalidArgument for files that a base layer cannot hold."""
         if file.kind == layertar.WHITEOUT:
             raise InvalidArgument(f"base layer cannot have tombstones: an entry deletes {file.name!r}")
-        check_above(file.name, self._added)
+        check_order(file.name, self._added)
         self._added.add(fold(file.name))
         if file.kind == layertar.HARD_LINK:
             if fold(file.link) not in self._added:
@@ -73,25 +74,27 @@ class Writer:
             self._directories.append((file.name, file.attributes, file.times))
 
     def finish(self) -> None:
-        """Give each directory the times that it had before files were put into it."""
+        """Restore the times of each directory, which adding files changed."""
         for name, attributes, times in reversed(self._directories):
             self._layer.set_info(name, attributes, times)
         if self.has_utility_vm:
             utilityvm.check(self._layer)
 
 
-def check_above(name: str, added: Set[str]) -> None:
-    """Raise InvalidArgument for a file whose directory is not among those added, which have folded names.
+def check_order(name: str, added: Set[str]) -> None:
+    """Raise InvalidArgument if a file is in ``added``, a set of folded names, or if its directory is not.
 
-    One that was made up would have the wrong security descriptor, and nobody would notice.
+    A directory created without its entry would silently get the wrong security descriptor.
     """
     above = name.rpartition("/")[0]
     if above and fold(above) not in added:
         raise InvalidArgument(f"{name!r} comes before the directory that it is in, or without it")
+    if fold(name) in added:
+        raise InvalidArgument(f"{name!r} is in the layer twice")
 
 
 def write_file(layer: LayerRoot, file: LayerFile, *, existing: bool = False) -> None:
-    """Write a file or directory to a layer directory, with ``existing`` perhaps a directory that is there."""
+    """Write a file or directory to a layer directory; with ``existing`` the directory may already be there."""
     with ExitStack() as stack:
         sinks = [layer.create_backup(file.name, file.attributes, file.times, security=True, existing=existing)]
         stack.enter_context(closing(sinks[0]))
@@ -105,6 +108,6 @@ def write_file(layer: LayerRoot, file: LayerFile, *, existing: bool = False) -> 
 
 
 def _is_left_out(name: str) -> bool:
-    # Of the utility VM, only its files: the rest is disks made of them.
+    # Of the utility VM only the files count: the rest is disks that Windows creates from them.
     above, _slash, base = name.rpartition("/")
     return fold(name) == RECYCLE_BIN or (above == layertar.UTILITY_VM and fold(base) != fold(layertar.FILES))

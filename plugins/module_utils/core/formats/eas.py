@@ -19,7 +19,7 @@ _ALIGNMENT = 4
 
 
 class ExtendedAttribute(NamedTuple):
-    """``flags`` has 0x80 (FILE_NEED_EA) if the file makes no sense without it."""
+    """One attribute. ``flags`` has 0x80 (FILE_NEED_EA) if a reader of the file must understand it."""
 
     name: bytes
     value: bytes
@@ -27,7 +27,7 @@ class ExtendedAttribute(NamedTuple):
 
 
 def decode(data: bytes) -> List[ExtendedAttribute]:
-    """The attributes of a list. Raises InvalidArgument for a damaged one."""
+    """Return the attributes of a list. Raises InvalidArgument if it is damaged."""
     attributes: List[ExtendedAttribute] = []
     position = 0
     while data:
@@ -49,7 +49,7 @@ def decode(data: bytes) -> List[ExtendedAttribute]:
 
 
 def encode(attributes: Iterable[ExtendedAttribute]) -> bytes:
-    """The list of these attributes. Raises InvalidArgument for what it cannot hold."""
+    """Return the list of these attributes. Raises InvalidArgument for attributes that it cannot hold."""
     entries: List[bytes] = []
     for attribute in attributes:
         if not 0 < len(attribute.name) <= 255 or b"\0" in attribute.name or len(attribute.value) > 65535:

@@ -1,13 +1,13 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a layer is made of, wherever it lies: the record of one file, and the directory that it is read from or goes to.
+"""The record of one file of a layer, and the interface to a directory of such files.
 
-A reader (``transport.read``, ``baselayer.read``, ``layerfiletar.read``) gives
-records, a writer (``transport.Writer``, ``baselayer.Writer``,
-``layerfiletar.write``) takes them, so any reader may feed any writer. Readers
-and writers know the formats and reach files only through ``LayerRoot``; how
-Windows opens a file is a matter of its implementation.
+A reader (``transport.read``, ``baselayer.read``, ``layerfiletar.read``) yields
+records, and a writer (``transport.Writer``, ``baselayer.Writer``,
+``layerfiletar.write``) consumes them, so any reader can feed any writer.
+Readers and writers know the formats. They open files only through
+``LayerRoot``, whose implementation knows how to do that on Windows.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _TICK_NS = 100
 
 
 class FileTimes(NamedTuple):
-    """When a file was made, read, written and changed in any way: FILETIME ticks, 0 to 2**63 - 1.
+    """When a file was created, read, written and changed in any way: FILETIME ticks, 0 to 2**63 - 1.
 
-    To a file that is written, 0 means: leave that time as it is.
+    When a file is written, 0 leaves that time unchanged.
     """
 
     creation: int
@@ -41,9 +41,9 @@ class FileTimes(NamedTuple):
 class Stream(NamedTuple):
     """One data stream of a file.
 
-    ``name`` is empty for the file's own content, else the name of an alternate
-    stream, without colon and type. ``chunks`` are ``size`` bytes in all, to be
-    taken before the next stream; holes of a sparse file come as zeros.
+    ``name`` is empty for the content of the file, or the name of an alternate
+    stream without colon and type. ``chunks`` have ``size`` bytes in total;
+    read them before the next stream. Holes of a sparse file are zeros.
     """
 
     name: str
@@ -57,16 +57,16 @@ class LayerFile(NamedTuple):
     ``name`` has forward slashes and begins with ``Files``, ``Hives`` or
     ``UtilityVM``. ``kind`` is layertar's ``FILE``, ``DIRECTORY``,
     ``HARD_LINK`` or ``WHITEOUT``; a file or directory with ``reparse`` data is
-    a symbolic link, a junction or whatever the tag says. ``attributes`` are
+    a symbolic link, a junction or what else the tag says. ``attributes`` are
     those of MS-FSCC 2.6. ``security`` is a self-relative security descriptor
     (MS-DTYP 2.4.6), ``eas`` a list of FILE_FULL_EA_INFORMATION (MS-FSCC
     2.4.16), ``reparse`` a REPARSE_DATA_BUFFER (MS-FSCC 2.1.2); empty where
     there is none. ``link`` is the name of the file that a hard link is another
     name of.
 
-    ``streams`` begins with the content, if the file has one, and is good until
-    the next record is asked for; what of it was not taken is lost. A whiteout
-    has a name only, a hard link no contents.
+    ``streams`` begins with the content, if the file has one. It is valid until
+    the reader continues with the next record; what was not read is then lost. A
+    whiteout has only a name, a hard link has no contents.
     """
 
     name: str
@@ -80,12 +80,12 @@ class LayerFile(NamedTuple):
     streams: Iterator[Stream] = iter(())
 
 
-#: What a reader gives: its ``close`` lets go of the file that is open.
+#: What a reader returns. Its ``close`` closes the open file.
 Records = Generator[LayerFile, None, None]
 
 
 class FileInfo(NamedTuple):
-    """What the file system says of a file, links not followed.
+    """What the file system says about a file; links are not followed.
 
     ``size`` is that of the content in bytes, ``links`` the number of hard
     links, ``identity`` equal for two names of one file on one volume.
@@ -102,16 +102,16 @@ class Source(Protocol):
     """Bytes of an open file."""
 
     def read(self, limit: int) -> bytes:
-        """At most ``limit`` further bytes, fewer only at the end; none there."""
+        """Read at most ``limit`` more bytes; none only at the end."""
 
     def skip(self, count: int) -> int:
-        """Pass over ``count`` bytes, which for a backup stream lie inside one stream; returns how many there were."""
+        """Skip ``count`` bytes, of a backup stream inside one stream; returns how many there were."""
 
     def rewind(self) -> None:
-        """Start over. A backup stream may be another then, if the file was changed meanwhile."""
+        """Go back to the beginning. If the file changed, a backup stream may then differ."""
 
     def close(self) -> None:
-        """Let go of the file. Closing again is no error."""
+        """Close the file. Closing it again is not an error."""
 
 
 class Sink(Protocol):
@@ -121,34 +121,34 @@ class Sink(Protocol):
         """Append all of ``data``."""
 
     def close(self) -> None:
-        """Let go of the file; raises if it is not written in full. Closing again is no error."""
+        """Close the file; raises if it is not written completely. Closing it again is not an error."""
 
 
 class LayerRoot(abc.ABC):
-    """A directory and what is below it, each file named relative to it, with forward slashes.
+    """A directory and everything below it. Names of files are relative to it and have forward slashes.
 
-    No operation passes through a reparse point on the way to a file, nor
-    follows one that a name ends at; that, a name with a colon, an empty or
-    dotted component, or one that begins with a slash is an InvalidArgument.
-    Names are taken as NTFS takes them: of any length up to its limits, device
-    names and trailing dots included, whatever the case.
+    No operation follows a reparse point, neither on the way to a file nor at
+    the end of its name. A name on such a way is an InvalidArgument, and so is
+    a name with a colon, with an empty, ``.`` or ``..`` component, or with a
+    slash at the beginning. Names work as in NTFS: any length up to its limits,
+    device names and trailing dots, without regard to case.
 
-    Besides: NotFound for a file, or a directory above it, that does not exist;
-    AlreadyExists for one that does where it must not; FailedPrecondition for
-    what the file is unfit for, a missing privilege too.
+    Operations raise NotFound if a file, or a directory above it, does not
+    exist; AlreadyExists if it exists and must not; FailedPrecondition if the
+    file does not allow the operation or a privilege is missing.
     """
 
     @abc.abstractmethod
     def path(self, name: str) -> str:
-        """The native path of a file, for messages."""
+        """Return the native path of a file, for messages."""
 
     @abc.abstractmethod
     def stat(self, name: str) -> Optional[FileInfo]:
-        """What is known of a file; None if it, or a directory above it, does not exist."""
+        """Return what is known about a file; None if it, or a directory above it, does not exist."""
 
     @abc.abstractmethod
     def names(self, name: str) -> List[str]:
-        """The names of what is in a directory, in any order; of what is in the root itself if ``name`` is empty."""
+        """Return the names in a directory, in any order; those in the root itself if ``name`` is empty."""
 
     # -- reading -------------------------------------------------------------
 
@@ -164,22 +164,22 @@ class LayerRoot(abc.ABC):
 
     @abc.abstractmethod
     def create_file(self, name: str, times: FileTimes) -> Sink:
-        """Make a new file and write its content; it has these times once it is closed."""
+        """Create a file, and write its content. Closing it sets these times."""
 
     @abc.abstractmethod
     def create_backup(
         self, name: str, attributes: int, times: FileTimes, *, security: bool, existing: bool = False
     ) -> Sink:
-        """Make a new file or directory, by its attributes, and write it as a backup stream (BackupWrite).
+        """Create a file or directory, as its attributes say, and write it as a backup stream (BackupWrite).
 
-        It has these attributes and times once it is closed; attributes 0
-        leave them as they are. A security descriptor in the stream is passed
-        over unless ``security``. With ``existing`` the directory may exist.
+        Closing it sets these attributes and times; attributes 0 change
+        nothing. Without ``security``, a security descriptor in the stream is
+        skipped. With ``existing`` the directory may already exist.
         """
 
     @abc.abstractmethod
     def make_directory(self, name: str) -> None:
-        """Make a new directory."""
+        """Create a directory."""
 
     @abc.abstractmethod
     def set_info(self, name: str, attributes: int, times: FileTimes) -> None:
@@ -187,27 +187,28 @@ class LayerRoot(abc.ABC):
 
     @abc.abstractmethod
     def link(self, name: str, root: LayerRoot, target: str) -> None:
-        """Make ``name`` another name of the file ``target`` of ``root``, which is of the same kind and volume."""
+        """Create ``name`` as a hard link to ``target`` in ``root``, which has the same type and volume."""
 
     @abc.abstractmethod
     def remove(self, name: str) -> None:
-        """Delete one file, link or empty directory, a read-only one too. FailedPrecondition if it is not empty."""
+        """Delete one file, link or empty directory, also a read-only one. FailedPrecondition if it is not empty."""
 
     @abc.abstractmethod
     def remove_tree(self, name: str) -> None:
-        """Delete a file, or a directory with all below it. A missing one is no error."""
+        """Delete a file, or a directory with everything below it. It is not an error if it is missing."""
 
 
 def is_plain_directory(info: FileInfo) -> bool:
-    """Whether files can be below; a symbolic link to a directory and a junction have a directory's attribute too."""
+    """Return True for real directories only: symbolic links to directories and junctions have the attribute too."""
     return info.attributes & (DIRECTORY_ATTRIBUTE | REPARSE_POINT) == DIRECTORY_ATTRIBUTE
 
 
 def walk(root: LayerRoot, top: str, skip: Callable[[str], bool]) -> Iterator[Tuple[str, FileInfo]]:
-    """All that is at and below ``top``, parents first, in the order of code points; no reparse point is entered.
+    """Yield ``top`` and everything below it, parents first, sorted by code points; does not enter reparse points.
 
-    What is skipped is not looked at, nor is what is below it. A directory is
-    listed when its successor is asked for. Raises NotFound without ``top``.
+    Skipped names and everything below them are not opened. A directory is
+    listed when the iteration continues after it. Raises NotFound if ``top``
+    does not exist.
     """
     pending = [top]
     while pending:
@@ -222,7 +223,7 @@ def walk(root: LayerRoot, top: str, skip: Callable[[str], bool]) -> Iterator[Tup
 
 
 def from_nanoseconds(time_ns: int) -> int:
-    """The FILETIME of nanoseconds since 1970. Raises InvalidArgument for a time that FILETIME cannot hold."""
+    """Return nanoseconds since 1970 as a FILETIME. Raises InvalidArgument for a time that FILETIME cannot hold."""
     ticks = time_ns // _TICK_NS + UNIX_EPOCH
     if not 0 <= ticks < 1 << 63:
         raise InvalidArgument("a time that Windows cannot hold")
@@ -230,5 +231,5 @@ def from_nanoseconds(time_ns: int) -> int:
 
 
 def to_nanoseconds(ticks: int) -> int:
-    """Nanoseconds since 1970 of a FILETIME."""
+    """Return a FILETIME as nanoseconds since 1970."""
     return (ticks - UNIX_EPOCH) * _TICK_NS

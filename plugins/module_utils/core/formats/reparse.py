@@ -29,14 +29,14 @@ _GUID_SIZE = 16
 
 
 class Link(NamedTuple):
-    r"""Where a symbolic link or, with ``junction``, a mount point leads: as a person wrote it, with backslashes."""
+    r"""The target of a symbolic link or, with ``junction``, of a mount point: as it is displayed, with backslashes."""
 
     target: str
     junction: bool
 
 
 def tag(data: bytes) -> int:
-    """The reparse tag of a buffer. Raises InvalidArgument if the buffer is not one."""
+    """Return the reparse tag of a buffer. Raises InvalidArgument if the bytes are not such a buffer."""
     if not _HEADER.size <= len(data) <= MAX_SIZE:
         raise InvalidArgument(f"a reparse point has {len(data)} bytes: at least {_HEADER.size}, at most {MAX_SIZE}")
     value, length, _reserved = _HEADER.unpack_from(data)
@@ -46,7 +46,7 @@ def tag(data: bytes) -> int:
 
 
 def decode(data: bytes) -> Link:
-    """What a buffer says. Raises InvalidArgument for a damaged one, and for other tags than the two."""
+    """Return the link in a buffer. Raises InvalidArgument for a damaged buffer, and for tags of other kinds."""
     value = tag(data)
     if value not in (MOUNT_POINT, SYMLINK):
         raise InvalidArgument(f"unsupported reparse point {value:x}")
@@ -56,7 +56,7 @@ def decode(data: bytes) -> Link:
     substitute_offset, substitute_length, print_offset, print_length = _NAMES.unpack_from(data, _HEADER.size)
     target = _name(data, area + print_offset, print_length)
     if not target:
-        # Not every program fills in the name for people.
+        # Not every program fills in the print name.
         target = _name(data, area + substitute_offset, substitute_length)
         if target.startswith("\\??\\UNC\\"):
             target = "\\\\" + target[8:]
@@ -66,7 +66,10 @@ def decode(data: bytes) -> Link:
 
 
 def encode(link: Link) -> bytes:
-    """The buffer of a link. Raises InvalidArgument for a target that is too long, or that a junction cannot have."""
+    """Return the buffer of a link, whose target may be any text, as in go-winio reparse.go.
+
+    Raises InvalidArgument only for a target that is too long for NTFS.
+    """
     target = link.target.replace("/", "\\")
     relative = False
     if target[:4] in ("\\\\?\\", "\\??\\"):
@@ -77,13 +80,11 @@ def encode(link: Link) -> bytes:
         substitute = "\\??\\" + target
     else:
         substitute, relative = target, True
-    if link.junction and relative:
-        raise InvalidArgument(f"a junction leads to {target!r}, which is not an absolute path")
     names = [name.encode("utf-16-le", "surrogatepass") for name in (substitute, target)]
     area = b"".join(name + b"\0\0" for name in names)
     size = _NAMES.size + (0 if link.junction else _FLAGS.size) + len(area)
-    if not target or size + _HEADER.size > MAX_SIZE:
-        raise InvalidArgument(f"a link leads to {target[:100]!r}, a path of {len(target)} characters")
+    if size + _HEADER.size > MAX_SIZE:
+        raise InvalidArgument(f"a link leads to {target[:100]!r}, a path of {len(target)} characters: NTFS keeps less")
     return b"".join(
         [
             _HEADER.pack(MOUNT_POINT if link.junction else SYMLINK, size, 0),

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Security descriptors in self-relative form: whether the bytes are one (MS-DTYP 2.4.6).
+"""Check the form of self-relative security descriptors (MS-DTYP 2.4.6).
 
-What is in them is Windows' matter: a layer carries them as they are.
+Their contents are not checked: only Windows uses them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SELF_RELATIVE = 0x8000
 
 
 def fault(data: bytes) -> str:
-    """Why the bytes are no security descriptor, as the end of a sentence; empty if they are one."""
+    """Return why the bytes are not a security descriptor, as the end of a sentence; empty if they are one."""
     if len(data) < _HEADER.size:
         return "is cut off"
     revision, _reserved, control, owner, group, sacl, dacl = _HEADER.unpack_from(data)

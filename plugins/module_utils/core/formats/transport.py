@@ -5,7 +5,7 @@ r"""The transport folder of ExportLayer and ImportLayer: a layer with parents, o
 
 The layout is that of hcsshim internal/wclayer/legacy.go::
 
-    tombstones.txt           what the layer deletes; of an export only
+    tombstones.txt           what the layer deletes; only in an export
     Files/...                for each file its attributes, 4 bytes, and its backup stream
     Files/dir                a plain directory, and beside it
     Files/dir.$wcidirs$      its attributes and its backup stream
@@ -19,8 +19,8 @@ from contextlib import closing
 from typing import Dict, List, Sequence, Set, Tuple
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound
-from . import backupstream, layertar, utilityvm
-from .baselayer import RECYCLE_BIN, check_above, write_file
+from . import backupstream, utilityvm
+from .baselayer import RECYCLE_BIN, check_order, write_file
 from .layerfile import (
     DIRECTORY_ATTRIBUTE,
     FileInfo,
@@ -32,6 +32,7 @@ from .layerfile import (
     walk,
 )
 from .ntfsnames import fault, fold
+from .tar import layertar
 
 TOMBSTONES = "tombstones.txt"
 TOMBSTONES_HEADER = b"\xef\xbb\xbfVersion 1.0"
@@ -39,18 +40,18 @@ DESCRIPTION_SUFFIX = ".$wcidirs$"
 SYSTEM_HIVE = layertar.HIVES + "/System_Delta"
 
 _ATTRIBUTES = struct.Struct("<I")
-# A million deletions of 60 letters; a list beyond this is no list.
+# A million deletions of 60 letters; anything longer is rejected as corrupt.
 _MAX_TOMBSTONES = 64 * 1024**2
 _CHUNK = 1 << 20
 
 
 def read(folder: LayerRoot, *, max_size: int = layertar.MAX_SIZE) -> Records:
-    """The records of an exported layer: each directory, what the layer deletes in it, then what is in it.
+    """Yield the records of an exported layer: each directory, its whiteouts, then its contents.
 
-    Deletions in directories that the export lacks come last. Close the
-    iterator to let go of the file that came last. Raises FailedPrecondition
-    for a folder that is no export, InvalidArgument for a damaged file in it
-    and for one of more than ``max_size`` bytes.
+    Whiteouts in directories that the export lacks come last. Close the
+    iterator to close the last file. Raises FailedPrecondition for a folder
+    that is not an export, InvalidArgument for a damaged file in it and for one
+    of more than ``max_size`` bytes.
     """
     tombstones = _read_tombstones(folder)
     links: Dict[bytes, str] = {}
@@ -69,7 +70,7 @@ def read(folder: LayerRoot, *, max_size: int = layertar.MAX_SIZE) -> Records:
 
 def _read_file(folder: LayerRoot, name: str, first: str, info: FileInfo, max_size: int) -> Records:
     if not _is_below(name, layertar.FILES):
-        # The export made these just now, but for what is in them.
+        # The export created these just now; only their contents are old.
         hive = folder.stat(SYSTEM_HIVE) if name in (layertar.FILES, layertar.HIVES) else None
         times = FileTimes(*[(hive or info).times.write] * 4)
         if first != name:
@@ -101,7 +102,7 @@ def _read_file(folder: LayerRoot, name: str, first: str, info: FileInfo, max_siz
 
 
 def _read_tombstones(folder: LayerRoot) -> Dict[str, List[LayerFile]]:
-    """What an exported layer deletes, by the folded name of the directory it was in."""
+    """Return the whiteouts of an exported layer by the folded name of their directory."""
     place = folder.path(TOMBSTONES)
     info = folder.stat(TOMBSTONES)
     if info is None:
@@ -118,7 +119,7 @@ def _read_tombstones(folder: LayerRoot) -> Dict[str, List[LayerFile]]:
         path = line.decode("utf-8", "surrogateescape")
         components = path[1:].split("\\")
         if not path.startswith("\\") or any(fault(component) for component in components):
-            raise InvalidArgument(f"invalid tombstones file: {place} has the line {line[:300]!r}, which is no path")
+            raise InvalidArgument(f"invalid tombstones file: {place} has the line {line[:300]!r}, which is not a path")
         directory = "/".join([layertar.FILES, *components[:-1]])
         file = LayerFile(f"{directory}/{components[-1]}", layertar.WHITEOUT)
         tombstones.setdefault(fold(directory), []).append(file)
@@ -126,12 +127,12 @@ def _read_tombstones(folder: LayerRoot) -> Dict[str, List[LayerFile]]:
 
 
 class Writer:
-    """Makes a layer over parents: a transport folder for ImportLayer, and afterwards what ImportLayer does not do.
+    """Writes a layer with parents: a transport folder for ImportLayer, and afterwards what ImportLayer omits.
 
-    ``folder`` is empty, ``parents`` are layer directories, nearest first. In
-    order: ``add`` for each file, ``seal``, ImportLayer, ``fix_up``, and
-    ProcessUtilityImage if ``has_utility_vm``. After an error there are parts
-    of a layer in ``folder`` and ``layer``, to be deleted.
+    ``folder`` is empty. ``parents`` are layer directories, nearest first. The
+    order of calls: ``add`` for each file, ``seal``, ImportLayer, ``fix_up``,
+    and ProcessUtilityImage if ``has_utility_vm``. After an error ``folder``
+    and ``layer`` hold parts of a layer. The caller deletes them.
     """
 
     def __init__(self, folder: LayerRoot, layer: LayerRoot, parents: Sequence[LayerRoot]) -> None:
@@ -143,17 +144,21 @@ class Writer:
         self._links: List[Tuple[str, LayerRoot, str]] = []
         self._directories: List[Tuple[str, int, FileTimes]] = []
         self._reparse_directories: List[str] = []
-        #: Whether ProcessUtilityImage is due.
+        #: Whether ProcessUtilityImage must be called.
         self.has_utility_vm = False
 
     def add(self, file: LayerFile) -> None:
-        """Take one file. Raises InvalidArgument for what a layer cannot hold."""
+        """Add one file. Raises InvalidArgument for files that a layer cannot hold."""
         name = file.name
         if _is_below(name, layertar.UTILITY_VM) or name == layertar.UTILITY_VM:
             self._begin_utility_vm()
         if file.kind == layertar.WHITEOUT:
             self._delete(name)
             return
+        # In the utility VM, the directories of the parent's are there already.
+        is_in_clone = _is_below(name, layertar.UTILITY_VM) and self._layer.stat(name.rpartition("/")[0]) is not None
+        if name != layertar.UTILITY_VM and not is_in_clone:
+            check_order(name, self._added)
         if file.kind == layertar.HARD_LINK:
             self._links.append((name, self._link_root(file), file.link))
         elif _is_below(name, layertar.UTILITY_VM):
@@ -164,15 +169,15 @@ class Writer:
 
     def seal(self) -> None:
         """Complete the transport folder."""
-        # Only now, so that no file was written below.
+        # Only now, so that no file is written through them.
         for name in self._reparse_directories:
             self._folder.make_directory(name)
 
     def fix_up(self) -> None:
-        """Delete, link and date in the layer directory what ImportLayer left undone, in this order.
+        """Delete files, create links and set times in the layer directory, in this order: ImportLayer does not do it.
 
-        What the layer itself holds is not deleted. Raises FailedPrecondition
-        for the deletion of a directory that is not empty.
+        Files of the layer itself are not deleted. Raises FailedPrecondition if
+        a directory to delete is not empty.
         """
         for name in self._tombstones:
             if fold(name) not in self._added:
@@ -200,11 +205,11 @@ class Writer:
             raise InvalidArgument(f"invalid tombstone {name!r}")
 
     def _link_root(self, file: LayerFile) -> LayerRoot:
-        """The layer directory that a hard link's target is in: this one or the nearest parent that has it."""
+        """Return the layer directory that has the target of a hard link: this one or the nearest such parent."""
         top = layertar.FILES
         roots = self._parents
         if _is_below(file.name, layertar.UTILITY_VM_FILES):
-            # What the parent has of it was cloned.
+            # The utility VM of the parent was cloned.
             top, roots = layertar.UTILITY_VM_FILES, [self._layer]
         if not _is_below(file.name, top) or not _is_below(file.link, top):
             raise InvalidArgument(f"invalid hard link in layer: {file.name!r} links to {file.link!r}")
@@ -223,7 +228,7 @@ class Writer:
         plain = file.kind == layertar.DIRECTORY and not file.reparse
         keep = plain and existing is not None and is_plain_directory(existing)
         if existing is not None and not keep:
-            # What was cloned may be the parent's file by another name: replaced, never written.
+            # A cloned file may share its contents with the parent: replace it, never write to it.
             self._layer.remove_tree(file.name)
         write_file(self._layer, file, existing=keep)
         if file.kind == layertar.DIRECTORY:
@@ -231,9 +236,7 @@ class Writer:
 
     def _add_to_folder(self, file: LayerFile) -> None:
         name = file.name
-        if fold(name).endswith(fold(DESCRIPTION_SUFFIX)):
-            raise InvalidArgument(f"{name!r} has a name that would describe a directory: {DESCRIPTION_SUFFIX} is taken")
-        check_above(name, self._added)
+        check_description(name)
         if file.kind == layertar.DIRECTORY:
             self._directories.append((name, file.attributes, file.times))
             if file.reparse:
@@ -250,6 +253,12 @@ class Writer:
             sink.write(_ATTRIBUTES.pack(file.attributes))
             for data in backupstream.encode(file):
                 sink.write(data)
+
+
+def check_description(name: str) -> None:
+    """Raise InvalidArgument for a name that a transport folder gives to descriptions of directories."""
+    if fold(name).endswith(fold(DESCRIPTION_SUFFIX)):
+        raise InvalidArgument(f"{name!r} has a name that would describe a directory: {DESCRIPTION_SUFFIX} is taken")
 
 
 def _is_below(name: str, directory: str) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The utility VM in a layer: what a Hyper-V isolated container boots (hcsshim internal/wclayer/legacy.go)."""
+"""The utility VM of a layer, which boots Hyper-V isolated containers (hcsshim internal/wclayer/legacy.go)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import closing
 from typing import List, Tuple
 
 from ..errors import FailedPrecondition
-from . import layertar
 from .layerfile import DIRECTORY_ATTRIBUTE, REPARSE_POINT, FileTimes, LayerRoot, is_plain_directory, walk
 from .ntfsnames import fold
+from .tar import layertar
 
 _BCD = layertar.UTILITY_VM_FILES + "/EFI/Microsoft/Boot/BCD"
 
-#: The boot configuration, which ProcessUtilityImage changes, by folded names: where an import
-#: keeps it as it was, beside the layer's files (hcsshim pkg/ociwclayer/import.go; Docker's
-#: graph driver reads these, to give out the layer as it came).
+#: The files of the boot configuration, which ProcessUtilityImage changes, by folded name, and the
+#: copies of the originals that an import keeps beside the layer's files (hcsshim
+#: pkg/ociwclayer/import.go; Docker's graph driver reads them to export the original layer).
 BACKUPS = {
     fold(_BCD): "bcd.bak",
     fold(_BCD + ".LOG"): "bcd.log.bak",
@@ -29,10 +29,10 @@ _CHUNK = 1 << 20
 
 
 def clone(parent: LayerRoot, layer: LayerRoot) -> None:
-    """Begin a layer's utility VM, of which there can be no stack, with all that the parent's has.
+    """Create a layer's utility VM with everything in the parent's, because utility VMs cannot be stacked.
 
-    Files are shared by hard links, except for what Windows changes later:
-    ``BACKUPS``. A parent without a utility VM gives an empty one.
+    Hard links share the files, except for those that Windows changes later:
+    ``BACKUPS``. If the parent has no utility VM, the new one is empty.
     """
     layer.make_directory(layertar.UTILITY_VM)
     top = parent.stat(layertar.UTILITY_VM_FILES)
@@ -58,9 +58,9 @@ def clone(parent: LayerRoot, layer: LayerRoot) -> None:
 
 
 def check(layer: LayerRoot) -> None:
-    """Raise FailedPrecondition if the utility VM of a layer is none that ProcessUtilityImage may be let loose on.
+    """Raise FailedPrecondition if the utility VM of a layer is not safe to pass to ProcessUtilityImage.
 
-    What it does below a link, it would do outside of the layer.
+    Below a link, that function would change files outside of the layer.
     """
     info = layer.stat(layertar.UTILITY_VM)
     if info is None or not is_plain_directory(info):

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""bindfltapi.dll: the bind filter, which shows a directory or volume at another path.
 
-Prototypes and flags are those of go-winio (pkg/bindfilter). Bindings are global (no job object), live in the memory of
-the filter driver, need an elevated administrator, and are gone after a
-restart of the host. Every function raises Win32Error.
+Prototypes and flags are those of go-winio (pkg/bindfilter). A binding is global
+(without a job object) and needs an elevated administrator. The filter driver
+keeps it in memory, so a restart of the host ends it. Every function raises
+Win32Error.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DLL = Library(
 )
 
 READ_ONLY_MAPPING = 0x1
-#: Refuse a second target for one path, which would make an overlay of both. Needs a build above 17763.
+#: Reject a second target for a path, which would become an overlay of both. Needs a build above 17763.
 NO_MULTIPLE_TARGETS = 0x40
 
 
@@ -40,7 +41,7 @@ def setup_filter(root: str, target: str, flags: int) -> None:
 
 
 def remove_mapping(root: str) -> None:
-    """End the binding of ``root``. Without one the code is 87 or 1168, by the build of Windows."""
+    """End the binding of ``root``. If there is none, the code is 87 or 1168, depending on the build of Windows."""
     _call("BfRemoveMapping", root, None, root)
 
 

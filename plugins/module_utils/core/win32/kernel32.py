@@ -4,8 +4,8 @@
 """kernel32.dll: files, their attributes, the backup functions, volumes.
 
 Constants and structures are those of the Windows SDK (fileapi.h, winbase.h,
-winioctl.h). File times are Windows': 100 ns since 1601-01-01 UTC, where 0
-means "leave as it is" to who writes them.
+winioctl.h). File times are those of Windows: 100 ns since 1601-01-01 UTC. A
+time of 0 in a call that sets times leaves the time unchanged.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..errors import InvalidArgument
 from . import trace
 from .errors import (
     ERROR_FILE_NOT_FOUND,
+    ERROR_LOCK_VIOLATION,
     ERROR_NO_MORE_FILES,
     ERROR_PATH_NOT_FOUND,
     ERROR_SEEK,
@@ -30,6 +31,7 @@ from .library import BOOL, DWORD, HANDLE, LPCWSTR, PVOID, Library, last_error
 GENERIC_READ = 0x80000000
 GENERIC_WRITE = 0x40000000
 DELETE = 0x00010000
+READ_CONTROL = 0x00020000
 WRITE_DAC = 0x00040000
 WRITE_OWNER = 0x00080000
 ACCESS_SYSTEM_SECURITY = 0x01000000
@@ -41,7 +43,6 @@ FILE_SHARE_WRITE = 0x2
 FILE_SHARE_DELETE = 0x4
 SHARE_ALL = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE
 
-CREATE_NEW = 1
 OPEN_EXISTING = 3
 
 FILE_FLAG_BACKUP_SEMANTICS = 0x02000000
@@ -53,10 +54,14 @@ FILE_ATTRIBUTE_REPARSE_POINT = 0x400
 MOVEFILE_DELAY_UNTIL_REBOOT = 0x4
 PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
+LOCKFILE_FAIL_IMMEDIATELY = 0x1
+LOCKFILE_EXCLUSIVE_LOCK = 0x2
+
 IOCTL_DISK_GET_LENGTH_INFO = 0x0007405C
 FSCTL_EXTEND_VOLUME = 0x000900F0
 
 _INVALID_HANDLE = ctypes.c_void_p(-1).value
+_TH32CS_SNAPPROCESS = 0x2
 _FILE_BASIC_INFO = 0
 _FILE_STANDARD_INFO = 1
 _FILE_ID_BOTH_DIRECTORY_INFO = 10
@@ -66,9 +71,6 @@ _VOLUME_NAME_DOS = 0x0
 _VOLUME_NAME_GUID = 0x1
 _MAX_PATH = 260
 _MAX_PATH_UNITS = 32768
-_FORMAT_MESSAGE_PLAIN = 0x3200  # FROM_SYSTEM, ARGUMENT_ARRAY, IGNORE_INSERTS
-_ENGLISH = 0x409
-_ANY_LANGUAGE = 0
 
 
 class FileBasicInfo(ctypes.Structure):
@@ -123,6 +125,35 @@ class FileIdBothDirectoryInfo(ctypes.Structure):
     ]
 
 
+class Overlapped(ctypes.Structure):
+    """OVERLAPPED."""
+
+    _fields_ = [
+        ("Internal", ctypes.c_size_t),
+        ("InternalHigh", ctypes.c_size_t),
+        ("Offset", DWORD),
+        ("OffsetHigh", DWORD),
+        ("hEvent", HANDLE),
+    ]
+
+
+class ProcessEntry(ctypes.Structure):
+    """PROCESSENTRY32W (tlhelp32.h)."""
+
+    _fields_ = [
+        ("dwSize", DWORD),
+        ("cntUsage", DWORD),
+        ("th32ProcessID", DWORD),
+        ("th32DefaultHeapID", ctypes.c_size_t),
+        ("th32ModuleID", DWORD),
+        ("cntThreads", DWORD),
+        ("th32ParentProcessID", DWORD),
+        ("pcPriClassBase", ctypes.c_int32),
+        ("dwFlags", DWORD),
+        ("szExeFile", ctypes.c_uint16 * _MAX_PATH),
+    ]
+
+
 DLL = Library(
     "kernel32.dll",
     "Windows Server 2016 or newer",
@@ -132,6 +163,7 @@ DLL = Library(
         "GetFileInformationByHandleEx": (BOOL, HANDLE, ctypes.c_int, PVOID, DWORD),
         "SetFileInformationByHandle": (BOOL, HANDLE, ctypes.c_int, PVOID, DWORD),
         "GetFinalPathNameByHandleW": (DWORD, HANDLE, PVOID, DWORD, DWORD),
+        "LockFileEx": (BOOL, HANDLE, DWORD, DWORD, DWORD, DWORD, ctypes.POINTER(Overlapped)),
         "ReadFile": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), PVOID),
         "WriteFile": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), PVOID),
         "BackupRead": (BOOL, HANDLE, PVOID, DWORD, ctypes.POINTER(DWORD), BOOL, BOOL, ctypes.POINTER(PVOID)),
@@ -147,19 +179,21 @@ DLL = Library(
         ),
         "DeviceIoControl": (BOOL, HANDLE, DWORD, PVOID, DWORD, PVOID, DWORD, ctypes.POINTER(DWORD), PVOID),
         "OpenProcess": (HANDLE, DWORD, BOOL, DWORD),
+        "CreateToolhelp32Snapshot": (HANDLE, DWORD, DWORD),
+        "Process32FirstW": (BOOL, HANDLE, ctypes.POINTER(ProcessEntry)),
+        "Process32NextW": (BOOL, HANDLE, ctypes.POINTER(ProcessEntry)),
         "QueryFullProcessImageNameW": (BOOL, HANDLE, DWORD, PVOID, ctypes.POINTER(DWORD)),
         "MoveFileExW": (BOOL, LPCWSTR, LPCWSTR, DWORD),
         "GetVolumePathNameW": (BOOL, LPCWSTR, PVOID, DWORD),
         "GetVolumeInformationW": (BOOL, LPCWSTR, PVOID, DWORD, PVOID, PVOID, PVOID, PVOID, DWORD),
         "GetDiskFreeSpaceExW": (BOOL, LPCWSTR, PVOID, ctypes.POINTER(ctypes.c_uint64), PVOID),
         "LocalFree": (HANDLE, HANDLE),
-        "FormatMessageW": (DWORD, DWORD, PVOID, DWORD, DWORD, PVOID, DWORD, PVOID),
     },
 )
 
 
 class Handle:
-    """An open file, disk or token, which the end of a ``with`` block closes. ``path`` is for messages."""
+    """An open file, disk or token that the end of a ``with`` block closes. ``path`` is for messages."""
 
     def __init__(self, value: int, path: str) -> None:
         #: What ctypes passes for this object.
@@ -167,7 +201,7 @@ class Handle:
         self.path = path
 
     def close(self) -> None:
-        """Close it; a second time nothing happens. A closed handle is an invalid one to every function."""
+        """Close the handle; again does nothing. Every function rejects a closed handle."""
         value, self._as_parameter_ = self._as_parameter_, None
         if value is not None:
             DLL.call("CloseHandle", value)
@@ -180,7 +214,7 @@ class Handle:
 
 
 class BasicInfo(NamedTuple):
-    """Times and attributes of a file (FILE_BASIC_INFO). ``attributes`` 0 means "leave as they are" when written."""
+    """Times and attributes of a file (FILE_BASIC_INFO). A call that sets them leaves values of 0 unchanged."""
 
     creation_time: int
     last_access_time: int
@@ -190,7 +224,7 @@ class BasicInfo(NamedTuple):
 
 
 class StandardInfo(NamedTuple):
-    """What a file occupies: sizes in bytes, names that lead to it, and whether it is a directory."""
+    """Sizes of a file in bytes, its number of hard links, and whether it is a directory."""
 
     allocation_size: int
     size: int
@@ -210,11 +244,12 @@ class DirectoryEntry(NamedTuple):
 
 
 def long_path(path: str) -> str:
-    r"""The spelling of an absolute path that Windows takes as it stands and at any length: ``\\?\C:\x``.
+    r"""The form of an absolute path that Windows does not interpret or limit in length: ``\\?\C:\x``.
 
-    Nothing in it is interpreted afterwards, so ``/``, ``.`` and ``..`` are
-    resolved here. A path that has the prefix, and a device path (``\\.\x``),
-    stay as they are. Raises InvalidArgument for a relative path.
+    ``/``, ``.`` and ``..`` are resolved here, because Windows does not resolve
+    them in that form. A path that has the prefix, and a device path
+    (``\\.\x``), are returned unchanged. Raises InvalidArgument for a relative
+    path.
     """
     if path.startswith(("\\\\?\\", "\\\\.\\")):
         return path
@@ -236,7 +271,7 @@ def create_file(
 
 
 def read_file(file: Handle, size: int) -> bytes:
-    """Up to ``size`` bytes from the position of the file; fewer only at its end."""
+    """Read up to ``size`` bytes at the position of the file; fewer only at its end."""
     buffer = ctypes.create_string_buffer(size)
     got = DWORD()
     _check("ReadFile", file.path, file, buffer, size, ctypes.byref(got), None)
@@ -249,6 +284,21 @@ def write_file(file: Handle, data: bytes) -> None:
     _check("WriteFile", file.path, file, data, len(data), ctypes.byref(written), None)
     if written.value != len(data):
         raise call_error("WriteFile", ERROR_WRITE_FAULT, file.path)
+
+
+def try_lock(file: Handle, offset: int, exclusive: bool) -> bool:
+    """Lock one byte of a file, which need not exist. Return False if another handle has a lock that excludes this one.
+
+    The lock ends when the handle is closed. The file must be open for reading or writing.
+    """
+    flags = LOCKFILE_FAIL_IMMEDIATELY | (LOCKFILE_EXCLUSIVE_LOCK if exclusive else 0)
+    where = Overlapped(0, 0, offset & 0xFFFFFFFF, offset >> 32, None)
+    if DLL.call("LockFileEx", file, flags, 0, 1, 0, ctypes.byref(where)):
+        return True
+    code = last_error()
+    if code != ERROR_LOCK_VIOLATION:
+        raise call_error("LockFileEx", code, file.path)
+    return False
 
 
 def final_path(file: Handle) -> str:
@@ -265,9 +315,9 @@ def final_path(file: Handle) -> str:
 
 
 def delete_at_restart(path: str) -> None:
-    """Have Windows delete a file or an empty directory when it starts the next time. Needs an administrator.
+    """Tell Windows to delete a file or an empty directory at its next start. Needs an administrator.
 
-    Files are deleted in the order of these calls.
+    Windows deletes in the order of these calls.
     """
     _check("MoveFileEx", path, long_path(path), None, MOVEFILE_DELAY_UNTIL_REBOOT, export="MoveFileExW")
 
@@ -283,7 +333,7 @@ def get_basic_info(file: Handle) -> BasicInfo:
 
 
 def set_basic_info(file: Handle, info: BasicInfo) -> None:
-    """Set times and attributes of a file open with FILE_WRITE_ATTRIBUTES; what is 0 stays."""
+    """Set times and attributes of a file open with FILE_WRITE_ATTRIBUTES; values of 0 are left unchanged."""
     native = FileBasicInfo(*info)
     size = ctypes.sizeof(native)
     _check("SetFileInformationByHandle", file.path, file, _FILE_BASIC_INFO, ctypes.byref(native), size)
@@ -297,14 +347,14 @@ def get_standard_info(file: Handle) -> StandardInfo:
 
 
 def get_file_id(file: Handle) -> Tuple[int, bytes]:
-    """What tells one file from all others, whatever its name: the number of its volume and 16 bytes."""
+    """The identity of an open file, the same for all its names: the volume's serial number and 16 bytes."""
     info = FileIdInfo()
     _query(file, _FILE_ID_INFO, info)
     return info.VolumeSerialNumber, bytes(info.FileId)
 
 
 def list_directory(directory: Handle) -> List[DirectoryEntry]:
-    """The names in an open directory (GENERIC_READ), without ``.`` and ``..``, in the order of the file system."""
+    """The entries of an open directory (GENERIC_READ), without ``.`` and ``..``, in the order of the file system."""
     buffer = ctypes.create_string_buffer(64 * 1024)
     kind = _FILE_ID_BOTH_DIRECTORY_RESTART_INFO
     names = []
@@ -324,9 +374,9 @@ def list_directory(directory: Handle) -> List[DirectoryEntry]:
 
 
 class BackupReader:
-    """A file as one stream of bytes in the format of ``formats/backupstream.py``: a context manager over BackupRead.
+    """Read a file as one backup stream, the format of ``formats/backupstream.py``, with BackupRead.
 
-    ``security`` says whether the stream has the security descriptor, for which
+    ``security`` says whether the stream includes the security descriptor. Then
     the handle needs READ_CONTROL and, for the audit list,
     ACCESS_SYSTEM_SECURITY.
     """
@@ -338,24 +388,24 @@ class BackupReader:
         self._buffer = ctypes.create_string_buffer(0)
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes, cut anywhere; empty at the end."""
+        """The next bytes, at most ``size``; empty at the end."""
         if len(self._buffer) < size:
             self._buffer = ctypes.create_string_buffer(size)
         return ctypes.string_at(self._buffer, self._call(self._buffer, size, False))
 
     def skip(self, size: int) -> int:
-        """Go ``size`` bytes forward, at most to the end of the present stream; returns how many it were."""
+        """Skip ``size`` bytes, at most to the end of the current stream; return how many were skipped."""
         low, high = DWORD(), DWORD()
         arguments = (size & 0xFFFFFFFF, size >> 32, ctypes.byref(low), ctypes.byref(high))
         if not DLL.call("BackupSeek", self._file, *arguments, ctypes.byref(self._context)):
             code = last_error()
-            # The end of the stream stopped it, which the count tells as well.
+            # This is the end of the stream; the count says so as well.
             if code != ERROR_SEEK:
                 raise call_error("BackupSeek", code, self._file.path)
         return int(high.value << 32 | low.value)
 
     def close(self) -> None:
-        """Give back what Windows remembers of the reading. The file stays open."""
+        """Free the context that Windows keeps for the reader. The file stays open."""
         if self._context.value is not None:
             self._call(None, 0, True)
 
@@ -373,10 +423,10 @@ class BackupReader:
 
 
 class BackupWriter:
-    """The inverse of BackupReader, over BackupWrite: gives an existing file the contents of a stream.
+    """The inverse of BackupReader: write a backup stream to an existing file with BackupWrite.
 
-    ``security`` says whether security descriptors in the stream are obeyed,
-    for which the handle needs WRITE_DAC, WRITE_OWNER and, for the audit list,
+    ``security`` says whether security descriptors in the stream are applied.
+    Then the handle needs WRITE_DAC, WRITE_OWNER and, for the audit list,
     ACCESS_SYSTEM_SECURITY.
     """
 
@@ -386,13 +436,13 @@ class BackupWriter:
         self._context = PVOID()
 
     def write(self, data: bytes) -> int:
-        """Take the next bytes of the stream, cut anywhere; returns their number, which is all of them."""
+        """Write the next bytes of the stream, all of them; return their number."""
         if self._call(data, len(data), False) != len(data):
             raise call_error("BackupWrite", ERROR_WRITE_FAULT, self._file.path)
         return len(data)
 
     def close(self) -> None:
-        """Give back what Windows remembers of the writing. The file stays open."""
+        """Free the context that Windows keeps for the writer. The file stays open."""
         if self._context.value is not None:
             self._call(None, 0, True)
 
@@ -412,14 +462,36 @@ class BackupWriter:
 # -- processes ---------------------------------------------------------------
 
 
-def process_name(process: int) -> str:
-    """The file name of the program that a process runs, e.g. ``vmwp.exe``."""
+def list_processes() -> Iterator[Tuple[int, str]]:
+    """The id of each process, and the file name of the program that it runs, e.g. ``vmwp.exe``."""
+    value = DLL.call("CreateToolhelp32Snapshot", _TH32CS_SNAPPROCESS, 0)
+    if value is None or value == _INVALID_HANDLE:
+        raise call_error("CreateToolhelp32Snapshot", last_error())
+    entry = ProcessEntry(dwSize=ctypes.sizeof(ProcessEntry))
+    with Handle(value, "processes") as snapshot:
+        call = "Process32FirstW"
+        while DLL.call(call, snapshot, ctypes.byref(entry)):
+            call = "Process32NextW"
+            name = _text(bytes(entry.szExeFile), 0, ctypes.sizeof(entry.szExeFile))
+            yield entry.th32ProcessID, name.partition("\0")[0]
+        code = last_error()
+        if code != ERROR_NO_MORE_FILES:
+            raise call_error(call.removesuffix("W"), code)
+
+
+def open_process(process: int) -> Handle:
+    """Open a process for questions about it. An id that no process has is an error (87)."""
     value = DLL.call("OpenProcess", PROCESS_QUERY_LIMITED_INFORMATION, False, process)
     if not value:
         raise call_error("OpenProcess", last_error(), str(process))
+    return Handle(value, str(process))
+
+
+def process_name(process: int) -> str:
+    """The file name of the program that a process runs, e.g. ``vmwp.exe``."""
     size = DWORD(_MAX_PATH_UNITS)
     buffer = ctypes.create_unicode_buffer(size.value)
-    with Handle(value, str(process)) as handle:
+    with open_process(process) as handle:
         _check(
             "QueryFullProcessImageName",
             handle.path,
@@ -462,20 +534,20 @@ def filesystem_name(volume: str) -> str:
 
 
 def open_volume(volume: str) -> Handle:
-    r"""Open a volume itself, for ``get_length`` and ``extend_volume``: ``\\?\Volume{<GUID>}``, perhaps with ``\``."""
+    r"""Open a volume for ``get_length`` and ``extend_volume``: ``\\?\Volume{<GUID>}``, with or without a last ``\``."""
     return create_file(volume.removesuffix("\\"), GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE)
 
 
 def get_length(volume: Handle) -> int:
     """Bytes of the partition under an open volume (IOCTL_DISK_GET_LENGTH_INFO)."""
     with trace.Call("kernel32.IOCTL_DISK_GET_LENGTH_INFO", {"path": volume.path}) as call:
-        data = _recorded(call, volume, "IOCTL_DISK_GET_LENGTH_INFO", IOCTL_DISK_GET_LENGTH_INFO, b"", 8)
+        data = _control_and_trace(call, volume, "IOCTL_DISK_GET_LENGTH_INFO", IOCTL_DISK_GET_LENGTH_INFO, b"", 8)
         length = call.result = int.from_bytes(data, "little")
     return length
 
 
 def volume_size(volume: str) -> int:
-    """Bytes that the file system of a volume spans, used and free, as far as quotas let this account see."""
+    """Bytes of the file system of a volume, used and free, as far as quotas of this account show them."""
     total = ctypes.c_uint64()
     _check(
         "GetDiskFreeSpaceEx",
@@ -487,25 +559,16 @@ def volume_size(volume: str) -> int:
 
 
 def extend_volume(volume: Handle, sectors: int) -> None:
-    """Make the NTFS of an open volume ``sectors`` of 512 bytes long.
+    """Make the NTFS of an open volume ``sectors`` sectors of 512 bytes long.
 
-    The partition must have the room, and one cluster more: NTFS keeps that.
-    Windows refuses a length that is not more than the present one (87).
+    The partition must be at least one cluster longer, because NTFS reserves
+    one. Windows rejects a length that is not above the current one (87).
     """
     with trace.Call("kernel32.FSCTL_EXTEND_VOLUME", {"path": volume.path, "sectors": sectors}) as call:
-        _recorded(call, volume, "FSCTL_EXTEND_VOLUME", FSCTL_EXTEND_VOLUME, sectors.to_bytes(8, "little"), 0)
+        _control_and_trace(call, volume, "FSCTL_EXTEND_VOLUME", FSCTL_EXTEND_VOLUME, sectors.to_bytes(8, "little"), 0)
 
 
 # -- what the functions above are made of ------------------------------------
-
-
-def format_message(code: int) -> str:
-    """Windows' sentence for a code, in English if the host has it, for that is what people search for; or empty."""
-    buffer = ctypes.create_unicode_buffer(2048)
-    for language in (_ENGLISH, _ANY_LANGUAGE):
-        if DLL.call("FormatMessageW", _FORMAT_MESSAGE_PLAIN, None, code, language, buffer, len(buffer), None):
-            return buffer.value.rstrip("\r\n")
-    return ""
 
 
 def _check(call: str, subject: str, *arguments: Any, export: str = "") -> None:
@@ -537,7 +600,7 @@ def _device_io_control(file: Handle, name: str, code: int, data: bytes, size: in
     return buffer.raw[: got.value] if buffer else b""
 
 
-def _recorded(call: trace.Call, file: Handle, name: str, code: int, data: bytes, size: int) -> bytes:
+def _control_and_trace(call: trace.Call, file: Handle, name: str, code: int, data: bytes, size: int) -> bytes:
     try:
         return _device_io_control(file, name, code, data, size)
     except Win32Error as error:
@@ -546,7 +609,7 @@ def _recorded(call: trace.Call, file: Handle, name: str, code: int, data: bytes,
 
 
 def _entries(buffer: Any, kind: Any) -> Iterator[Tuple[int, Any]]:
-    """The chained structures that Windows put into a buffer, each with its offset."""
+    """The structures that Windows has chained in a buffer, each with its offset."""
     offset = 0
     while True:
         entry = kind.from_buffer(buffer, offset)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a DLL is bound: by a table of prototypes, from System32, when it is needed."""
+"""Load a DLL from System32 when it is needed, and bind its exports by a table of prototypes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ HANDLE = ctypes.c_void_p
 PVOID = ctypes.c_void_p
 LPCWSTR = ctypes.c_wchar_p
 
-#: What an export gives back, then what it takes.
+#: The type that an export returns, then the types of its arguments.
 Prototype = Tuple[Any, ...]
 
-# Not from the folder of the program, not from the working directory: this runs as an administrator.
+# Not from the program's folder or the working directory: this code runs as an administrator.
 _LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
 
 
 class Guid(ctypes.Structure):
-    """A GUID as Windows lays it out (guiddef.h); ``bytes()`` of it is what uuid.UUID calls ``bytes_le``."""
+    """A GUID in the layout of Windows (guiddef.h); its ``bytes()`` are the ``bytes_le`` of a uuid.UUID."""
 
     _fields_ = [
         ("Data1", ctypes.c_uint32),
@@ -37,10 +37,10 @@ class Guid(ctypes.Structure):
 
 
 class Library:
-    """A DLL of System32 and the prototypes of those of its exports that are used here.
+    """A DLL of System32 and the prototypes of the exports that are used here.
 
-    ``purpose`` completes "it comes with": what has to be installed, or which
-    Windows it takes, if the DLL or an export is missing.
+    ``purpose`` completes "It comes with": what to install, or which Windows to
+    use, if the DLL or an export is missing.
     """
 
     def __init__(self, name: str, purpose: str, prototypes: Dict[str, Prototype]) -> None:
@@ -50,22 +50,23 @@ class Library:
         self._functions: Dict[str, Any] = {}
 
     def call(self, export: str, *arguments: Any) -> int:
-        """Call an export; the meaning of the number that it returns is the caller's business.
+        """Call an export and return its number, whose meaning depends on the export.
 
         Raises FailedPrecondition if this Windows lacks the DLL or the export,
-        InvalidArgument for a text with a NUL, which C would cut short.
+        InvalidArgument for a text with a NUL character, where C would end it.
         """
         for argument in arguments:
             if isinstance(argument, str) and "\0" in argument:
-                raise InvalidArgument(f"{argument!r} has a NUL character in it, which no name on Windows may have")
+                raise InvalidArgument(f"{argument!r} has a NUL character in it, which no name on Windows can have")
         function = self._functions.get(export)
         if function is None:
+            # Several threads may bind the same export: each binds an object of its own, so this needs no lock.
             function = self._functions[export] = self._bind(export)
         result: int = function(*arguments)
         return result
 
     def missing(self) -> List[str]:
-        """What this Windows lacks of the table: names of exports, or the name of the DLL if it lacks all of it."""
+        """What this Windows lacks of the table: names of exports, or the name of the DLL if it is missing."""
         try:
             library = _load(self.name)
         except OSError:
@@ -99,7 +100,7 @@ def _load(name: str) -> Any:
 
 
 def last_error() -> int:
-    """The Win32 code that the last call in this thread left (GetLastError)."""
+    """The Win32 code that the last call in this thread has set (GetLastError)."""
     if sys.platform != "win32":
         raise NotImplementedHere("only Windows has GetLastError")
     return ctypes.get_last_error()

@@ -1,11 +1,11 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ntdll.dll: opening files relative to an open directory, and what only the native interface offers.
+"""ntdll.dll: open files relative to an open directory, and other calls of the native interface.
 
 Structures and constants are those of the Windows Driver Kit (ntifs.h, wdm.h).
-Functions raise Win32Error with the Win32 code that Windows has for the NTSTATUS;
-``details`` carries the NTSTATUS too.
+Functions raise Win32Error with the Win32 code of the NTSTATUS; ``details`` has
+the NTSTATUS, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from .library import DWORD, HANDLE, PVOID, Library
 
 NTSTATUS = ctypes.c_int32
 
+#: What ``details`` has for a process that has ended.
+STATUS_PROCESS_IS_TERMINATING = "0xc000010a"
+
 FILE_OPEN = 1
 FILE_CREATE = 2
 
@@ -31,12 +34,14 @@ _FILE_OPEN_FOR_BACKUP_INTENT = 0x4000
 _SYNCHRONIZE = 0x100000
 _OBJ_DONT_REPARSE = 0x1000
 _FILE_LINK_INFORMATION = 11
+_PROCESS_COMMAND_LINE_INFORMATION = 60
+_SYSTEM_TIME_OF_DAY_INFORMATION = 3
 _FILE_PROCESS_IDS_USING_FILE_INFORMATION = 47
 _FILE_DISPOSITION_INFORMATION_EX = 64
 _FILE_DISPOSITION_DELETE = 0x1
-# The name goes at once, even if a process that only looks still has the file open.
+# The name is gone at once, even if another process still has the file open for reading.
 _FILE_DISPOSITION_POSIX_SEMANTICS = 0x2
-# Since Windows 10 1809, our oldest. To clear the attribute first would clear it for all hard links of the file.
+# Since Windows 10 1809, the oldest we support. Clearing the attribute would affect every hard link of the file.
 _FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE = 0x10
 _MAXIMUM_NAME_SIZE = 0xFFFE  # bytes: what the length in a UNICODE_STRING can say
 
@@ -61,13 +66,13 @@ class ObjectAttributes(ctypes.Structure):
 
 
 class IoStatusBlock(ctypes.Structure):
-    """IO_STATUS_BLOCK; ``Pointer`` shares its place with ``Status``."""
+    """IO_STATUS_BLOCK; ``Pointer`` is a union with ``Status``."""
 
     _fields_ = [("Pointer", PVOID), ("Information", ctypes.c_size_t)]
 
 
 class FileLinkInformation(ctypes.Structure):
-    """FILE_LINK_INFORMATION; the name goes on behind the structure."""
+    """FILE_LINK_INFORMATION; the name continues behind the structure."""
 
     _fields_ = [
         ("ReplaceIfExists", ctypes.c_ubyte),
@@ -112,6 +117,8 @@ DLL = Library(
         ),
         "NtSetInformationFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD, ctypes.c_int),
         "NtQueryInformationFile": (NTSTATUS, HANDLE, _IO_STATUS, PVOID, DWORD, ctypes.c_int),
+        "NtQueryInformationProcess": (NTSTATUS, HANDLE, ctypes.c_int, PVOID, DWORD, ctypes.POINTER(DWORD)),
+        "NtQuerySystemInformation": (NTSTATUS, ctypes.c_int, PVOID, DWORD, PVOID),
         "RtlNtStatusToDosError": (DWORD, DWORD),
         "RtlGetVersion": (NTSTATUS, ctypes.POINTER(OsVersionInfo)),
     },
@@ -119,7 +126,7 @@ DLL = Library(
 
 
 class Version(NamedTuple):
-    """The Windows that runs, e.g. 10, 0, 20348 for Windows Server 2022."""
+    """A version of Windows, e.g. 10, 0, 20348 for Windows Server 2022."""
 
     major: int
     minor: int
@@ -127,10 +134,18 @@ class Version(NamedTuple):
 
 
 def get_version() -> Version:
-    """The true version of Windows, whatever the manifest of python.exe declares."""
+    """The real version of Windows, independent of the manifest of python.exe."""
     info = OsVersionInfo(dwOSVersionInfoSize=ctypes.sizeof(OsVersionInfo))
     _check("RtlGetVersion", "", ctypes.byref(info))
     return Version(info.dwMajorVersion, info.dwMinorVersion, info.dwBuildNumber)
+
+
+def get_boot_time() -> int:
+    """When this Windows started, as a FILETIME of the clock of that moment: setting the clock does not change it."""
+    # SYSTEM_TIMEOFDAY_INFORMATION: BootTime is the first number; BootTimeBias, the fifth, is what the clock was set by.
+    numbers = (ctypes.c_int64 * 6)()
+    _check("NtQuerySystemInformation", "", _SYSTEM_TIME_OF_DAY_INFORMATION, numbers, ctypes.sizeof(numbers), None)
+    return numbers[0] - numbers[4]
 
 
 def create_file(
@@ -142,12 +157,12 @@ def create_file(
     disposition: int = FILE_OPEN,
     options: int = 0,
 ) -> Handle:
-    r"""Open or create ``name`` (with ``\`` between its parts) below an open directory, following no reparse point.
+    r"""Open or create ``name`` (with ``\`` between its parts) below an open directory. No reparse point is followed.
 
-    Any on the way is an error (4395), and so is one at the end unless
-    ``options`` has FILE_OPEN_REPARSE_POINT, which opens it as such. Privileges
-    that are enabled count (backup intent). Nothing in the name is interpreted:
-    ``..`` is a name that does not exist.
+    A reparse point on the way is an error (4395). So is one at the end, unless
+    ``options`` has FILE_OPEN_REPARSE_POINT, which opens the reparse point
+    itself. Enabled privileges are used (backup intent). Nothing in the name is
+    interpreted: ``..`` is a name that does not exist.
     """
     path = f"{root.path}\\{name}" if name else root.path
     encoded = name.encode("utf-16-le", "surrogatepass")
@@ -187,7 +202,7 @@ def link_file(file: Handle, directory: Handle, name: str) -> None:
     """
     encoded = name.encode("utf-16-le", "surrogatepass")
     offset = FileLinkInformation.FileName.offset
-    # A name of one character would end inside the structure, which Windows refuses.
+    # With a name of one character the buffer would be shorter than the structure, which Windows rejects.
     buffer = ctypes.create_string_buffer(max(offset + len(encoded), ctypes.sizeof(FileLinkInformation)))
     information = FileLinkInformation.from_buffer(buffer)
     information.RootDirectory = directory._as_parameter_
@@ -198,7 +213,7 @@ def link_file(file: Handle, directory: Handle, name: str) -> None:
 
 
 def delete_file(file: Handle) -> None:
-    """Delete an open file or empty directory (DELETE), read-only or not; its name goes when the handle is closed."""
+    """Delete an open file or empty directory (DELETE), read-only or not; the name is gone once the handle is closed."""
     flags = DWORD(
         _FILE_DISPOSITION_DELETE | _FILE_DISPOSITION_POSIX_SEMANTICS | _FILE_DISPOSITION_IGNORE_READONLY_ATTRIBUTE
     )
@@ -207,9 +222,9 @@ def delete_file(file: Handle) -> None:
 
 
 def get_processes(file: Handle) -> List[int]:
-    """The ids of the processes that have an open file (FILE_READ_ATTRIBUTES) open, this one among them.
+    """The ids of all processes that have a file open, including this one (FILE_READ_ATTRIBUTES).
 
-    Id 4 is the kernel, which has a disk file open as long as it is a disk.
+    Id 4 is the kernel, which has a disk file open while the disk is attached.
     """
     # FILE_PROCESS_IDS_USING_FILE_INFORMATION: their number, then as many ids, each as wide as a pointer.
     buffer = (ctypes.c_size_t * 1024)()
@@ -218,8 +233,18 @@ def get_processes(file: Handle) -> List[int]:
     return list(buffer[1 : 1 + (buffer[0] & 0xFFFFFFFF)])
 
 
+def get_command_line(process: Handle) -> str:
+    """The command line with which an open process was started."""
+    # A UNICODE_STRING, and its text behind it.
+    buffer = ctypes.create_string_buffer(ctypes.sizeof(UnicodeString) + _MAXIMUM_NAME_SIZE + 2)
+    arguments = (process, _PROCESS_COMMAND_LINE_INFORMATION, buffer, ctypes.sizeof(buffer), ctypes.byref(DWORD()))
+    _check("NtQueryInformationProcess", process.path, *arguments)
+    string = UnicodeString.from_buffer(buffer)
+    return ctypes.string_at(string.Buffer or 0, string.Length).decode("utf-16-le", "surrogatepass")
+
+
 def _check(call: str, subject: str, *arguments: Any) -> None:
-    # Not only failures: a call that is pending or only partly done did not do its work either.
+    # Success is 0 only: a call that is pending or partly done has not done its work.
     status = DLL.call(call, *arguments) & 0xFFFFFFFF
     if status:
         raise _error(call, subject, status)

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""offreg.dll: the offline registry library, which makes hive files.
+"""offreg.dll: the offline registry library, which creates hive files.
 
-Its functions return a Win32 code (offreg.h of the Windows Driver Kit). Every
+Its exports return a Win32 code (offreg.h of the Windows Driver Kit). Every
 function raises Win32Error.
 """
 
@@ -29,10 +29,10 @@ DLL = Library(
 
 
 def create_empty_hive(path: str, major: int, minor: int) -> None:
-    """Save a hive without keys to a file that does not exist yet, for Windows ``major.minor``.
+    """Save a hive without keys, for Windows ``major.minor``, to a file that does not exist yet.
 
-    A hive in memory is of use only as long as it takes to save it, so the
-    three calls that this takes are one function.
+    The three native calls are one function, because nothing else is done with
+    the hive in memory.
     """
     path = long_path(path)
     hive = PVOID()

@@ -1,15 +1,15 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files below an open directory, reached without leaving it.
+"""Open, create and delete files below an open directory without leaving it.
 
-A layer is content from somewhere else: a junction in it may lead anywhere. So
-every path is relative to the handle of a directory, and is opened in a way
-that fails with error 4395 at the first reparse point on it. The rules are
-those of hcsshim (internal/safefile/safeopen.go).
+The content of a layer is not trusted: a junction in it may lead anywhere. So
+every path is relative to an open directory, and opening it fails with error
+4395 at the first reparse point. The rules are those of hcsshim
+(internal/safefile/safeopen.go).
 
 All functions raise Win32Error, whose message has the whole path, and
-InvalidArgument for a path that is not plainly a relative one.
+InvalidArgument for a path that is not a plain relative path.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .kernel32 import (
 
 
 def open_root(path: str) -> Handle:
-    """Open the directory that all relative paths start from. A reparse point is opened itself, not what it leads to."""
+    """Open the directory at which all relative paths start. A reparse point is opened itself, not its target."""
     flags = FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT
     return create_file(path, GENERIC_READ, SHARE_ALL, flags=flags)
 
@@ -56,37 +56,37 @@ def open_file(
     disposition: int = ntdll.FILE_OPEN,
     options: int = 0,
 ) -> Handle:
-    r"""Open or create what is at ``path``, e.g. ``Files\Windows``; see ``ntdll.create_file``. Empty: the root again."""
+    r"""Open or create ``path``, e.g. ``Files\Windows``, or the root again if it is empty; see ``ntdll.create_file``."""
     _validate(path)
     return ntdll.create_file(root, path, access, share=share, disposition=disposition, options=options)
 
 
 def make_directory(root: Handle, path: str) -> None:
-    """Create a directory; an error (183) if there is anything of that name."""
+    """Create a directory. An existing name is an error (183)."""
     open_file(root, path, 0, disposition=ntdll.FILE_CREATE, options=ntdll.FILE_DIRECTORY_FILE).close()
 
 
 def link(source_root: Handle, source: str, root: Handle, path: str) -> None:
-    """Give the file at ``source`` the further name ``path``, perhaps below another root of the same volume."""
+    """Create the hard link ``path`` to the file ``source``; the roots may differ but must be on the same volume."""
     directory, _separator, name = path.rpartition("\\")
     with open_file(source_root, source, FILE_WRITE_ATTRIBUTES) as file, _open_directory(root, directory) as parent:
         ntdll.link_file(file, parent, name)
 
 
 def remove(root: Handle, path: str) -> None:
-    """Delete a file, a reparse point (not what it leads to) or an empty directory, also a read-only one."""
+    """Delete a file, a reparse point (not its target) or an empty directory, even if it is read-only."""
     with open_file(root, path, DELETE, options=ntdll.FILE_OPEN_REPARSE_POINT) as file:
         ntdll.delete_file(file)
 
 
 def remove_all(root: Handle, path: str) -> None:
-    """Delete what is at ``path`` and, if that is a directory, all below it. Nothing there is no error.
+    """Delete ``path`` and everything below it. A missing path is not an error.
 
-    Goes on after an error, so that as much as possible is gone, and then
-    raises the first one.
+    The deletion continues after an error, to delete as much as possible, and
+    raises the first error at the end.
     """
     first = None
-    # What is to be deleted, last first: directories come twice, before and after they were emptied.
+    # A stack. A directory is on it twice: first to list it, then to delete it when it is empty.
     pending = []
     try:
         with open_file(root, path, FILE_READ_ATTRIBUTES, options=ntdll.FILE_OPEN_REPARSE_POINT) as file:
@@ -113,16 +113,16 @@ def remove_all(root: Handle, path: str) -> None:
 
 
 def set_directory_info(root: Handle, path: str, info: BasicInfo) -> None:
-    """Set times and attributes of a directory, which may be a reparse point; what is 0 stays."""
+    """Set times and attributes of a directory, which may be a reparse point; values of 0 are left unchanged."""
     options = ntdll.FILE_DIRECTORY_FILE | ntdll.FILE_OPEN_REPARSE_POINT
     with open_file(root, path, GENERIC_READ | GENERIC_WRITE, share=FILE_SHARE_READ, options=options) as directory:
         set_basic_info(directory, info)
 
 
 def walk(root: Handle, path: str) -> Iterator[Tuple[str, int]]:
-    """What is at ``path``, a directory, and all below it, each with its attributes: directories before their contents.
+    """The directory ``path`` and everything below it, with attributes; a directory comes before its contents.
 
-    Reparse points are told of, not entered.
+    Reparse points are listed but not entered.
     """
     pending = [path]
     yield path, FILE_ATTRIBUTE_DIRECTORY

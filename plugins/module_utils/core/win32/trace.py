@@ -1,44 +1,49 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A record of the native calls that matter, off unless a request asks for it.
+"""A trace of native calls, for requests that ask for one.
 
-Recorded are the calls on layers, disks, bindings, hives and volumes, in order
-of entry, one dictionary each: ``call`` (DLL and export), ``arguments`` (by
-name), ``seconds``, and either ``result`` or ``error``: the code in hex, or why
-the call was not made. Calls that come once a file or more often are left out:
-a base layer has a hundred thousand files, and the record travels in the reply.
+Calls on layers, disks, bindings, hives and volumes are recorded in the order
+in which they begin, as one dictionary each: ``call`` (DLL and export),
+``arguments`` (by name), ``microseconds``, and either ``result`` or ``error``. An
+error is the code in hex, or the reason why the call was not made. Calls that
+are made for every file are left out: a base layer has a hundred thousand
+files, and the trace travels in the reply.
+
+A trace belongs to the context (contextvars) that starts it. Threads that serve
+different requests do not see each other's calls. A new thread is not traced
+unless it runs in a copy of the context.
 """
 
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from typing import Any, Dict, List, Optional
 
 from ..failpoint import failpoint
 
-_records: Optional[List[Dict[str, Any]]] = None
+_records: ContextVar[Optional[List[Dict[str, Any]]]] = ContextVar("wcow_trace", default=None)
 
 
 def start() -> None:
-    """Record from now on, in all threads, and forget what was recorded before."""
-    global _records  # noqa: PLW0603 - what is recorded is the business of the process
-    _records = []
+    """Start a new trace in this context; an earlier one is dropped."""
+    _records.set([])
 
 
 def stop() -> List[Dict[str, Any]]:
-    """End the recording; returns the records since ``start``, and none without it."""
-    global _records
-    records, _records = _records, None
+    """End the trace of this context and return its records; empty without ``start``."""
+    records = _records.get()
+    _records.set(None)
     return records or []
 
 
 class Call:
-    """One native call in the making: a context manager around it.
+    """A context manager around one native call.
 
-    Inside, set ``result`` to what is worth telling, or ``failed`` to the code
-    of the error. A call that does not return, because it hangs or its process
-    dies, keeps a record without ``seconds``.
+    In the block, set ``result`` to the value to record, or ``failed`` to the
+    error code. A call that does not return, because it hangs or its process
+    ends, leaves a record without ``microseconds``.
     """
 
     def __init__(self, call: str, arguments: Dict[str, Any]) -> None:
@@ -47,14 +52,15 @@ class Call:
         self.failed: Optional[int] = None
 
     def __enter__(self) -> Call:
-        if _records is not None:
-            _records.append(self._record)
+        records = _records.get()
+        if records is not None:
+            records.append(self._record)
         failpoint(f"{self._record['call']}.before")
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, kind: object, error: object, *rest: object) -> None:
-        self._record["seconds"] = round(time.perf_counter() - self._start, 6)
+        self._record["microseconds"] = int((time.perf_counter() - self._start) * 1_000_000)
         failpoint(f"{self._record['call']}.after")
         if self.failed is not None:
             self._record["error"] = f"0x{self.failed:x}"

@@ -1,10 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""virtdisk.dll: attaching a VHDX file as a disk.
+"""virtdisk.dll: attach a VHDX file as a disk.
 
-Structures and constants are those of virtdisk.h of the Windows SDK. Its
-functions return a Win32 code, and leave nothing in GetLastError.
+Structures and constants are those of virtdisk.h of the Windows SDK. The exports
+return a Win32 code and do not set GetLastError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .library import BOOL, DWORD, HANDLE, LPCWSTR, PVOID, Guid, Library
 
 
 class VirtualStorageType(ctypes.Structure):
-    """VIRTUAL_STORAGE_TYPE; all zero: Windows finds out."""
+    """VIRTUAL_STORAGE_TYPE; if it is all zero, Windows detects the type."""
 
     _fields_ = [("DeviceId", ctypes.c_uint32), ("VendorId", Guid)]
 
@@ -55,15 +55,15 @@ DLL = Library(
 
 _ACCESS_DETACH = 0x40000
 
-#: Flag of ``attach_virtual_disk``: the disk keeps out of the BitLocker policy for fixed drives, which makes new disks
+#: Flag of ``attach_virtual_disk``: exempt the disk from the BitLocker policy for fixed drives, which makes new disks
 #: read-only (hcsshim issue 2464).
 ATTACH_BYPASS_DEFAULT_ENCRYPTION_POLICY = 0x20
 
 
 def open_virtual_disk(path: str) -> Handle:
-    """Open a disk file for attaching: with parameters of version 2, which want access 0 and imply all of it.
+    """Open a disk file to attach it. The disk must not be attached. Raises Win32Error.
 
-    The file must not be in use as a disk. Raises Win32Error.
+    Parameters of version 2 require access 0, which grants full access.
     """
     handle = HANDLE()
     kind, parameters = VirtualStorageType(), OpenVirtualDiskParameters(Version=2)
@@ -76,14 +76,14 @@ def open_virtual_disk(path: str) -> Handle:
 
 
 def attach_virtual_disk(disk: Handle, flags: int = ATTACH_BYPASS_DEFAULT_ENCRYPTION_POLICY) -> None:
-    """Make an opened disk file a disk of this host until ``disk`` is closed. Raises Win32Error."""
+    """Attach an open disk file as a disk of this host until ``disk`` is closed. Raises Win32Error."""
     _call("AttachVirtualDisk", disk.path, disk, None, flags, 0, None, None, flags=flags)
 
 
 def detach_virtual_disk(path: str) -> None:
-    """End an attachment that outlives whoever made it, such as that of Mount-DiskImage. Raises Win32Error."""
+    """End an attachment that outlives its process, such as that of Mount-DiskImage. Raises Win32Error."""
     handle, kind = HANDLE(), VirtualStorageType()
-    # With this access, and so without parameters of version 2, a disk is opened while it is attached.
+    # An attached disk can be opened only with this access, and so without parameters of version 2.
     _call("OpenVirtualDisk", path, ctypes.byref(kind), path, _ACCESS_DETACH, 0, None, ctypes.byref(handle))
     with Handle(handle.value or 0, path) as disk:
         _call("DetachVirtualDisk", path, disk, 0, 0)

@@ -4,14 +4,14 @@
 r"""vmcompute.dll: the Host Compute Service's functions on layers.
 
 Prototypes, structures and effects are those of hcsshim (internal/wclayer).
-``path`` is the layer directory, ``parents`` the directories below it, nearest
-first, both absolute and without the prefix ``\\?\``: where the service wants
-that prefix, the function adds it.
+``path`` is the layer directory, ``parents`` the directories of its parents,
+nearest first. They are absolute and have no prefix ``\\?\``: a function adds
+it if the service needs it.
 
 Every function raises Win32Error, and InvalidArgument for two parents whose
 directories have the same name. All need an elevated administrator, except
-``name_to_guid`` and ``get_layer_mount_path``; what else is needed is said
-where it is.
+``name_to_guid`` and ``get_layer_mount_path``; further needs are in the
+docstring of each function.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 from uuid import UUID
 
 from ..errors import InvalidArgument
+from ..formats.ntfsnames import fold
 from . import trace
 from .errors import hcs_error, win32_code
 from .kernel32 import long_path
@@ -29,7 +30,7 @@ from .library import HRESULT, LPCWSTR, PVOID, Guid, Library
 
 
 class DriverInfo(ctypes.Structure):
-    """DRIVER_INFO: which driver keeps the layer, and the folder that ids are relative to."""
+    """DRIVER_INFO: the driver that keeps the layer, and the folder that ids are relative to."""
 
     _fields_ = [("Flavour", ctypes.c_int32), ("HomeDir", LPCWSTR)]
 
@@ -61,30 +62,30 @@ DLL = Library(
     },
 )
 
-# The filter driver, and an empty home: every id is then the full path of its layer.
+# The filter driver. With an empty home directory, an id is the full path of its layer.
 _STANDARD_DRIVER = DriverInfo(1, "")
 
 
 def activate_layer(path: str) -> None:
-    """Attach the ``sandbox.vhdx`` of a layer as a volume; for a layer without one, next to nothing.
+    """Attach the ``sandbox.vhdx`` of a layer as a volume; a layer without one is only counted as active.
 
-    Activations are counted: each needs its ``deactivate_layer``, also if what
-    follows fails. The layer directory cannot be renamed meanwhile.
+    Activations are counted: each one needs a ``deactivate_layer``, even if
+    later calls fail. The layer directory cannot be renamed while active.
     """
     _layer_call("ActivateLayer", path)
 
 
 def deactivate_layer(path: str) -> None:
-    """Undo one ``activate_layer``. The layer must not be prepared (any more)."""
+    """Undo one ``activate_layer``. The layer must not be prepared."""
     _layer_call("DeactivateLayer", path, title="DeactivateLayer- failed")
 
 
 def prepare_layer(path: str, parents: Sequence[str]) -> None:
-    """Put the parents' files under the volume of an activated layer, and grow the volume to the size of its disk.
+    """Merge the parents' files into the volume of an activated layer, and grow the volume to the size of its disk.
 
-    Afterwards ``get_layer_mount_path`` shows the merged tree. Windows times
-    out (1460) if layers are prepared side by side, in this or another
-    process: the caller serialises.
+    Afterwards the merged tree is at ``get_layer_mount_path``. Windows times
+    out (1460) if layers are prepared at the same time, in this or another
+    process: the caller must serialise the calls.
     """
     _layer_call("PrepareLayer", path, *_descriptors(parents), parents=list(parents))
 
@@ -95,38 +96,38 @@ def unprepare_layer(path: str) -> None:
 
 
 def expand_sandbox_size(path: str, size: int) -> None:
-    """Make the ``sandbox.vhdx`` of a layer that is not activated at least ``size`` bytes; 0 changes nothing.
+    """Make the ``sandbox.vhdx`` of a layer at least ``size`` bytes; 0 changes nothing. The layer must not be active.
 
-    The volume inside keeps its size until the layer is prepared, or
+    The volume inside keeps its size until the layer is prepared or
     ``kernel32.extend_volume`` grows it.
     """
     _layer_call("ExpandSandboxSize", path, size, title="ExpandScratchSize", size=size)
 
 
 def export_layer(path: str, folder: str, parents: Sequence[str]) -> None:
-    """Write what a layer changes in its parents into an existing folder, in the transport format.
+    """Write the changes of a layer over its parents to an existing folder, in the transport format.
 
-    The layer must have been prepared once, and SeBackupPrivilege be enabled.
-    On an error the folder holds any part of the layer.
+    The layer must have been prepared once, and SeBackupPrivilege must be
+    enabled. After an error the folder may hold any part of the layer.
     """
     _layer_call("ExportLayer", path, folder, *_descriptors(parents), folder=folder, parents=list(parents))
 
 
 def import_layer(path: str, folder: str, parents: Sequence[str]) -> None:
-    """Make an existing directory a read-only layer of what a folder in the transport format holds.
+    """Make an existing directory a read-only layer from a folder in the transport format.
 
-    SeBackupPrivilege and SeRestorePrivilege must be enabled. Some updates of
-    Windows make this hang for ever (hcsshim issue 2342). On an error the
-    directory holds any part of the layer; importing again replaces it.
+    SeBackupPrivilege and SeRestorePrivilege must be enabled. With some updates
+    of Windows this never returns (hcsshim issue 2342). After an error the
+    directory may hold any part of the layer; importing again replaces it.
     """
     layer = long_path(path)
     _layer_call("ImportLayer", layer, folder, *_descriptors(parents), folder=folder, parents=list(parents))
 
 
 def get_layer_mount_path(path: str) -> str:
-    r"""Where the files of a layer are: ``\\?\Volume{<GUID>}\`` of a layer with an attached disk, else its directory.
+    r"""The path of a layer's files: ``\\?\Volume{<GUID>}\`` if its disk is attached, else its directory.
 
-    The backslash at the end may be missing. Empty if the service knows none.
+    The backslash at the end may be missing. Empty if the service knows no path.
     """
     length = ctypes.c_size_t()
     _layer_call("GetLayerMountPath", path, ctypes.byref(length), None, suffix=" (first call)")
@@ -140,10 +141,10 @@ def get_layer_mount_path(path: str) -> str:
 
 
 def name_to_guid(name: str) -> bytes:
-    """The GUID that the service gives to a layer directory of this name: 16 bytes as uuid.UUID takes for ``bytes_le``.
+    """The GUID of the service for a layer directory of this name: the 16 ``bytes_le`` of a uuid.UUID.
 
-    Equal names have equal GUIDs wherever the directories are. How it is made
-    is known to the service alone.
+    Equal names have equal GUIDs, wherever the directories are. Only the
+    service knows how the GUID is derived.
     """
     guid = Guid()
     _call("NameToGuid", {"name": name}, name, ctypes.byref(guid), tell=lambda: str(UUID(bytes_le=bytes(guid))))
@@ -155,18 +156,22 @@ def process_base_image(path: str) -> None:
 
     Takes minutes. SeBackupPrivilege and SeRestorePrivilege must be enabled.
     """
-    layer = long_path(path)
-    _call("ProcessBaseImage", {"path": layer}, layer, title="ProcessBaseLayer")
+    _process_image("ProcessBaseImage", "ProcessBaseLayer", path)
 
 
 def process_utility_image(path: str) -> None:
-    r"""Finish a utility VM, the ``UtilityVM`` of a base layer: makes the two ``SystemTemplate`` disks in it.
+    r"""Finish a utility VM, the ``UtilityVM`` of a base layer: make the two ``SystemTemplate`` disks in it.
 
-    Its ``Files\EFI\Microsoft\Boot\BCD`` must be a valid hive. SeBackupPrivilege
-    and SeRestorePrivilege must be enabled.
+    ``Files\EFI\Microsoft\Boot\BCD`` must be a valid hive. SeBackupPrivilege and
+    SeRestorePrivilege must be enabled.
     """
+    _process_image("ProcessUtilityImage", "ProcessUtilityVMImage", path)
+
+
+def _process_image(export: str, title: str, path: str) -> None:
     directory = long_path(path)
-    _call("ProcessUtilityImage", {"path": directory}, directory, title="ProcessUtilityVMImage")
+    # hcsshim names the path in the errors of these two functions only (internal/wclayer/processimage.go).
+    _call(export, {"path": directory}, directory, title=title, subject=directory)
 
 
 def _layer_call(
@@ -178,7 +183,7 @@ def _layer_call(
     tell: Optional[Callable[[], Any]] = None,
     **arguments: Any,
 ) -> None:
-    """A call whose first two arguments are the driver and the layer; ``arguments`` are for the trace."""
+    """Make a call whose first two arguments are the driver and the layer; ``arguments`` are for the trace."""
     described = {"path": path, **arguments}
     _call(export, described, ctypes.byref(_STANDARD_DRIVER), path, *native, title=title, suffix=suffix, tell=tell)
 
@@ -188,10 +193,11 @@ def _call(
     described: Dict[str, Any],
     *native: Any,
     title: str = "",
+    subject: str = "",
     suffix: str = "",
     tell: Optional[Callable[[], Any]] = None,
 ) -> None:
-    """One call: ``described`` are its arguments for the trace, ``tell`` its result, ``native`` what the DLL gets."""
+    """Make one call: ``native`` are its arguments, ``described`` those for the trace, ``tell`` returns its result."""
     with trace.Call(f"vmcompute.{export}", described) as call:
         hresult = DLL.call(export, *native)
         if hresult < 0:
@@ -199,24 +205,24 @@ def _call(
         elif tell:
             call.result = tell()
     if hresult < 0:
-        raise hcs_error(title or export, export, hresult, suffix)
+        raise hcs_error(title or export, export, hresult, suffix, subject)
 
 
 def _descriptors(parents: Sequence[str]) -> Any:
-    """The descriptor array of a list of parents and its length: NULL and 0 for none.
+    """The descriptor array of a list of parents, and its length; NULL and 0 for an empty list.
 
-    Windows knows a layer by the name of its directory alone (hcsshim
-    internal/wclayer/layerid.go): InvalidArgument if two have the same.
+    Windows identifies a layer by the name of its directory alone (hcsshim
+    internal/wclayer/layerid.go), so two equal names raise InvalidArgument.
     """
     if not parents:
         return None, 0
     named: Dict[str, str] = {}
     for parent in parents:
-        name = ntpath.normcase(ntpath.basename(parent))
+        name = fold(ntpath.basename(parent))
         if name in named:
             raise InvalidArgument(
-                f"the parent layers {named[name]} and {parent} have the same directory name, by which Windows tells "
-                "layers apart: import one of them again into a directory of another name"
+                f"the parent layers {named[name]} and {parent} have the same directory name, but Windows identifies "
+                "layers by that name: import one of them again into a directory with another name"
             )
         named[name] = parent
     array = (LayerDescriptor * len(parents))()

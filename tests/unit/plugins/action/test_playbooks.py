@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks as users write them: real ansible-playbook, connection local, the real core."""
+"""Run tasks as users write them: with ansible-playbook, over connection local, with the real core."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ import tarfile
 
 import pytest
 import yaml
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels import SNAPSHOT_REF
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _action
 
-#: The directory that holds ansible_collections. Not resolved: in a checkout the collection is a link.
+from lab import sample
+
+#: The directory that holds ansible_collections. The path is not resolved, because a checkout links to the collection.
 COLLECTIONS = pathlib.Path(_action.__file__).parents[5]
 
 
@@ -40,7 +43,7 @@ class ActionModule(SnapshotterAction):
 
 
 class Control:
-    """A controller of its own, and the node that it manages: this machine."""
+    """A controller with its own directory. It manages this machine as its node."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -54,7 +57,7 @@ class Control:
         }
 
     def play(self, *tasks, options=(), **keywords):
-        """Run tasks; return the output and each task's result. A task that fails does not stop the play."""
+        """Run tasks; return the output and the result of each task. A task that fails does not stop the play."""
         named = []
         for number, task in enumerate(tasks):
             named.append({"register": f"result_{number}", "ignore_errors": True, "ignore_unreachable": True, **task})
@@ -123,9 +126,16 @@ def test_check_mode_diff_mode_and_repetition(control):
 
 
 def test_check_mode_of_the_whole_run_writes_nothing(control):
-    _output, (made, listed) = control.play(snapshot(key="one"), snapshot_info(), options=["--check"])
+    _output, (made, listed, mounted) = control.play(
+        snapshot(key="one", parent="image"),
+        snapshot_info(),
+        {"wcow.snapshotter.mount": {"key": "one", "target": str(control.directory / "mnt")}},
+        options=["--check"],
+    )
     assert made["changed"] is True
     assert listed["snapshots"] == []
+    assert mounted["error"]["code"] == "not_found"
+    assert mounted["msg"].endswith("if one of them would create it, the real run finds it")
     assert not (control.root / "snapshots").exists() or not os.listdir(control.root / "snapshots")
 
 
@@ -142,7 +152,7 @@ def test_wrong_options_name_the_module_and_touch_nothing(control):
         {"wcow.snapshotter.scratch": {"key": "one"}},
     )[1]
     said = [
-        "Unsupported parameters for (wcow.snapshotter.snapshot) module: bogus. Supported parameters include: cache",
+        "Unsupported parameters for (wcow.snapshotter.snapshot) module: bogus. Supported parameters include: ",
         "wcow.snapshotter.snapshot: state is active but all of the following are missing: key",
         "wcow.snapshotter.snapshot: state is absent but any of the following are missing: key, name",
         "wcow.snapshotter.snapshot: value of state must be one of: active, view, committed, absent, got: gone",
@@ -150,12 +160,53 @@ def test_wrong_options_name_the_module_and_touch_nothing(control):
         "The label 'version' has the value 1.1, which YAML does not read as text: put the value in quotes",
         "The label 'on' has the value True, which YAML does not read as text",
         "wcow.snapshotter.snapshot: value of layers must be one of: auto, windows, emulated, got: other",
-        "wcow.snapshotter.scratch: missing required arguments: size",
+        "wcow.snapshotter.scratch: missing required arguments: rootfs_size",
     ]
     for result, text in zip(results, said):
         assert result["failed"] is True
         assert text in result["msg"]
         assert result["error"]["code"] == "invalid_argument"
+    assert not control.root.exists()
+
+
+def test_values_that_yaml_does_not_read_as_text_are_refused(control):
+    """As YAML reads ``key: 1.10``, ``yes``, ``0o17``, ``12e3`` and ``2026-01-01``."""
+    item = {"key": "a", "labels": {"b": "c"}}
+    tasks = {
+        "The option key has the value 1.1,": snapshot(key=1.10),
+        "The option key has the value True,": snapshot(key=True),
+        "The option parent has the value 15,": snapshot(key="a", parent=0o17),
+        "The option name has the value 12000.0,": snapshot(name=12e3, state="committed"),
+        "The option creates has the value False,": snapshot(key="a", creates=False),
+        "The key of a label in labels has the value 1.1,": snapshot(key="a", labels="{{ {1.10: 'x'} }}"),
+        "The option names[1] has the value 1.1,": snapshot_info(names=["a", 1.10]),
+        "The option filters[0] has the value True,": snapshot_info(filters=True),
+        "The option root has the value 5,": snapshot_info(root=5),
+        "The option snapshots[1].parent has the value 1.1,": {
+            "wcow.snapshotter.snapshot_set": {"snapshots": [item, {"key": "b", "parent": 1.10}]}
+        },
+        "snapshots[0]: The label 'b' has the value True,": {
+            "wcow.snapshotter.snapshot_set": {"snapshots": [{"key": "a", "labels": {"b": True}}]}
+        },
+        "The option prune_filters[0] has the value 1.1,": {
+            "wcow.snapshotter.snapshot_set": {"snapshots": [item], "prune": True, "prune_filters": [1.10]}
+        },
+        "The option reference has the value 1.1,": {"wcow.snapshotter.image": {"src": "image.tar", "reference": 1.10}},
+        "The option os_version has the value 10.1,": {
+            "wcow.snapshotter.image": {"src": "image.tar", "os_version": 10.10}
+        },
+        "The option chain_id has the value 123,": {"wcow.snapshotter.image": {"state": "absent", "chain_id": 123}},
+        "The option digest has the value 123,": {"wcow.snapshotter.layer": {"name": "a", "src": "b", "digest": 123}},
+        "The option target has the value 1,": {"wcow.snapshotter.mount": {"key": "a", "target": 1}},
+        "The option keys[0] has the value 1.1,": {"wcow.snapshotter.scratch": {"keys": [1.10], "rootfs_size": "40GB"}},
+        "The option only[0] has the value 1,": {"wcow.snapshotter.store_check": {"only": [1]}},
+        "The option version has the value 3.12,": {"wcow.snapshotter.python_runtime": {"version": 3.12}},
+        "The option hosts[0] has the value 1.1,": {"wcow.snapshotter.report": {"dest": "a", "hosts": [1.10]}},
+    }
+    for message, result in zip(tasks, control.play(*tasks.values())[1]):
+        assert result["failed"] is True
+        assert message in result["msg"]
+        assert "which YAML does not read as text: put the value in quotes, or end the expression" in result["msg"]
     assert not control.root.exists()
 
 
@@ -165,6 +216,51 @@ def test_errors_of_the_core_are_passed_on(control):
     assert "rootfs_size: '40 quads' is not a size" in size["msg"]
     assert parent["error"]["code"] == "not_found"
     assert parent["error"]["details"]["parent"] == "none"
+
+
+def test_sentences_of_containerd_are_followed_by_what_to_do(control):
+    tar = control.directory / "layer.tar"
+    tar.write_bytes(b"not a tar" * 1000)
+    said = {
+        'missing parent "none" bucket: not found. Create or import the parent first': snapshot(key="b", parent="none"),
+        'unsupported operator "=": invalid argument. The operators are ==': snapshot_info(filters=["kind=active"]),
+        "invalid argument. The character between >| and |< is wrong there. Between dots, quote": snapshot_info(
+            filters=["labels.containerd.io/gc.root==x"]
+        ),
+        "invalid argument. The character between >|": snapshot_info(filters=["labels.my-label==x"]),
+        "dictionary requested, could not parse JSON or key=value. Write each entry as key and value": snapshot(
+            key="b", labels="x"
+        ),
+        'strconv.ParseUint: parsing "40GB": invalid syntax. The value must be a whole number': snapshot(
+            key="b", parent="base", labels={"containerd.io/snapshot/windows/rootfs.sizebytes": "40GB"}
+        ),
+        "greater than maximum size (4096 bytes), key: k: invalid argument. Shorten": snapshot(
+            key="b", labels={"k": "x" * 5000}
+        ),
+        'snapshot "view" is not active: failed precondition. Only an active': snapshot(
+            state="committed", name="b", key="view"
+        ),
+        f"{tar}: ": {"wcow.snapshotter.layer": {"name": "l", "src": str(tar)}},
+        f"{tar}:": {"wcow.snapshotter.layer": {"name": "l", "src": str(tar), "remote_src": True}},
+    }
+    made = [snapshot(key="a"), snapshot(state="committed", name="base", key="a"), snapshot(state="view", key="view")]
+    _output, results = control.play(*made, *said.values())
+    for text, result in zip(said, results[len(made) :]):
+        assert text in result["msg"]
+
+
+def test_a_size_without_a_unit_is_refused_under_each_name_of_its_option(control):
+    results = control.play(
+        snapshot(key="one", parent="none", rootfs_size=40),
+        {"wcow.snapshotter.scratch": {"key": "one", "rootfs_size": 40}},
+        {"wcow.snapshotter.scratch": {"key": "one", "size": "40"}},
+        {"wcow.snapshotter.store": {"rootfs_size": 40}},
+        {"wcow.snapshotter.store_check": {"minimum_free": 40}},
+    )[1]
+    for result in results:
+        assert result["error"]["code"] == "invalid_argument"
+        assert "without a unit is a number of bytes, less than 1 GiB; add a unit, e.g. 40GiB" in result["msg"]
+    assert not control.root.exists()
 
 
 def test_options_go_before_variables_and_variables_before_defaults(control):
@@ -179,7 +275,8 @@ def test_options_go_before_variables_and_variables_before_defaults(control):
     assert by_option["snapshot"]["mounts"][0]["source"].startswith(other)
     assert by_variable["snapshot"]["mounts"][0]["source"].startswith(str(control.root))
     assert [found["name"] for found in by_default_of_play["snapshots"]] == ["by option"]
-    assert 'No Python can be started on the node at "C:\\Program Files\\wcow\\python\\python.exe"' in no_python["msg"]
+    assert no_python["error"]["code"] == "invalid_argument"
+    assert "but its Python is C:\\Program Files\\wcow\\python\\python.exe (option python" in no_python["msg"]
 
 
 def test_module_defaults_reach_all_modules_through_the_group(control):
@@ -218,7 +315,7 @@ def test_async_is_refused(control):
 
 
 def test_environment_reaches_the_core(control):
-    # The emulated store finds the node's drives by this variable, so that a Windows path becomes a path below it.
+    # This variable tells the emulated store where the node's drives are. A Windows path becomes a path below it.
     drives = control.directory / "drives"
     (drives / "C").mkdir(parents=True)
     made, other = control.play(
@@ -250,7 +347,7 @@ def test_no_log_hides_the_task(control):
 
 
 def test_values_of_no_log_options_are_scrubbed(control):
-    # No module has such an option yet. This one returns and refuses what it is given.
+    # No module of the collection has such an option yet. This module returns the value, or quotes it in an error.
     (control.directory / "library").mkdir()
     (control.directory / "library" / "secretive.py").write_text("")
     (control.directory / "action_plugins").mkdir()
@@ -273,7 +370,7 @@ def test_only_documented_keys_are_returned(control):
 
 @pytest.fixture
 def layer(tmp_path):
-    """A small base layer in the directory where Ansible looks for files."""
+    """The tar of a small base layer, in the directory where Ansible looks for files."""
     (tmp_path / "files").mkdir()
     path = tmp_path / "files" / "base.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
@@ -301,7 +398,8 @@ def test_a_layer_of_the_controller_is_sent_if_it_is_needed(control, layer):
     assert (made["changed"], made["actions"]) == (True, ["import base"])
     assert re.fullmatch("sha256:[0-9a-f]{64}", made["layer"]["digest"])
     assert (again["changed"], again["layer"]) == (False, None)
-    assert (labelled["changed"], labelled["snapshot"]["labels"]) == (True, {"team": "blue"})
+    labels = {"containerd.io/snapshot.ref": made["layer"]["digest"], "team": "blue"}
+    assert (labelled["changed"], labelled["snapshot"]["labels"]) == (True, labels)
     assert "Could not find or access 'gone.tar.gz'" in missing["msg"]
     assert elsewhere["actions"] == ["import other"]
     assert not any(path.is_file() for path in (control.root / "incoming").glob("*"))
@@ -313,15 +411,67 @@ def test_a_damaged_cache_is_reported_in_the_result(control):
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     output, (result, again) = control.play(snapshot_info(), snapshot_info())
     said = f"{file} was damaged or tampered with: it was not executed, and is replaced"
-    # Ansible wraps warnings, and 2.17 takes them out of the registered result.
+    # Ansible wraps warnings. Ansible 2.17 removes them from the registered result.
     assert "".join(output.split()).count("".join(said.split())) == 1
     assert result.get("warnings", [said]) == [said]
     assert "warnings" not in again
 
 
+@pytest.mark.requires_tool("ssh", "openssh-client")
 def test_a_node_that_cannot_be_reached(control):
     control.variables.update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
     (result,) = control.play(snapshot(key="one"))[1]
     assert result["unreachable"] is True
     assert "wcow.snapshotter.snapshot: the connection failed during 'ensure_snapshot'" in result["msg"]
-    assert "Rerunning the task is safe" in result["msg"]
+    assert result["msg"].endswith(_action.UNTOUCHED)
+
+
+def test_layers_of_an_image_that_lack_a_label(control):
+    """Those that are sent get it with the import, and those that are there without one."""
+    sample.write_image(control.directory / "files" / "image.tar", "10.0.20348.1")
+    image = {"wcow.snapshotter.image": {"src": "image.tar"}}
+    (made,) = control.play(image)[1]
+    base, top = (link["name"] for link in made["chain"])
+    _removed, _changed, planned, done, again = control.play(
+        {"wcow.snapshotter.snapshot": {"state": "absent", "name": top}},
+        snapshot(state="committed", name=base, labels={SNAPSHOT_REF: ""}),
+        {**image, "check_mode": True, "diff": True},
+        {**image, "diff": True},
+        image,
+    )[1]
+    assert planned["actions"] == done["actions"] == [f"import {top}", f"update {base}"]
+    assert planned["diff"] == done["diff"]
+    assert (done["changed"], again["changed"]) == (True, False)
+    (found,) = control.play({"wcow.snapshotter.snapshot_info": {"names": [base, top]}})[1]
+    assert {info["name"]: info["labels"] for info in found["snapshots"]} == {
+        base: {SNAPSHOT_REF: base},
+        top: {SNAPSHOT_REF: top},
+    }
+
+
+@pytest.mark.parametrize("root", ["C:\\store", "C:\\other"])
+def test_a_store_with_a_service_needs_the_larger_payload(control, root):
+    """The small one finds out that a service serves this store. The controller then sends the one that can ask it."""
+    services = control.directory / "drives" / "services"
+    services.mkdir(parents=True)
+    (control.directory / "drives" / "C").mkdir()
+    options = ["--address", "\\\\.\\pipe\\wcow-snapshotter", "--root", root]
+    arguments = {"arguments": ["python", "-I", "-X", "utf8", "start.py", *options]}
+    (services / "wcow-snapshotter.json").write_text(json.dumps(arguments))
+    environment = {"WCOW_EMULATED_DRIVES": str(control.directory / "drives")}
+    place = {"root": "C:\\store", "layers": "emulated"}
+    stored, checked = control.play(
+        {"wcow.snapshotter.store": {**place, "rootfs_size": "40GB"}},
+        {"wcow.snapshotter.store_check": place},
+        environment=environment,
+    )[1]
+    assert (stored["changed"], stored["store"]["rootfs_size"]) == (True, 40 * 1024**3)
+    assert checked["rootfs_size"] == 40 * 1024**3
+    payloads = list((control.directory / "cache").glob("*.zip"))
+    if root == "C:\\other":
+        assert (checked["healthy"], checked["proxy_snapshotter"], len(payloads)) == (True, None, 1)
+        return
+    assert [finding["code"] for finding in checked["findings"]] == ["proxy_not_answering"]
+    assert stored["proxy_snapshotter"] == checked["proxy_snapshotter"]
+    assert checked["proxy_snapshotter"]["health"] is None
+    assert len(payloads) == 2

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Progress as people see it: real ansible-playbook on a real terminal, whose screen is looked at; and without one."""
+"""Test the progress that users see: run ansible-playbook on a terminal and read its screen, and run it without one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import pyte
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.callback import progress
 
-#: The directory that holds ansible_collections. Not resolved: in a checkout the collection is a link.
+#: The directory that holds ansible_collections. The path is not resolved, because a checkout links to the collection.
 COLLECTIONS = pathlib.Path(progress.__file__).parents[5]
 NAME = "wcow.snapshotter.progress"
 LINES, COLUMNS = 20, 120
@@ -50,17 +50,27 @@ PLAY = {
 
 
 class Playbook:
-    """A playbook in a directory of its own, for hosts that are this machine; host4 cannot be reached."""
+    """A playbook in its own directory. All hosts are this machine, but host4 is unreachable."""
 
     def __init__(self, directory, *plays):
         self.directory = directory
         hosts = {host: {"ansible_connection": "local"} for host in HOSTS}
-        hosts["host4"] = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+        # The machine may lack a client for ssh. What matters here is that there is no connection.
+        client = directory / "ssh"
+        client.write_text("#!/bin/sh\necho 'ssh: connect to host 127.0.0.1 port 1: Connection refused' >&2\nexit 255\n")
+        client.chmod(0o755)
+        hosts["host4"] = {"ansible_connection": "ssh", "ansible_ssh_executable": str(client)}
         (directory / "inventory.json").write_text(json.dumps({"all": {"hosts": hosts}}))
         (directory / "play.json").write_text(json.dumps(plays))
 
     def start(
-        self, enabled=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **variables
+        self,
+        enabled=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        options=(),
+        **variables,
     ):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         environment.pop("NO_COLOR", None)
@@ -74,7 +84,7 @@ class Playbook:
         environment.update(variables)
         if enabled:
             environment["ANSIBLE_CALLBACKS_ENABLED"] = NAME
-        command = [sys.executable, "-m", "ansible.cli.playbook", "-i", "inventory.json", "play.json"]
+        command = [sys.executable, "-m", "ansible.cli.playbook", "-i", "inventory.json", "play.json", *options]
         streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         return subprocess.Popen(
             command,
@@ -86,14 +96,14 @@ class Playbook:
         )
 
     def run(self, **keywords):
-        """Exit code, standard output and standard error output."""
+        """Run the playbook; return its exit code, standard output and standard error."""
         process = self.start(**keywords)
         output, errors = process.communicate(timeout=60)
         return process.returncode, output, errors
 
 
 class Terminal:
-    """A terminal of LINES and COLUMNS, and what was on its last line over time."""
+    """A terminal of ``LINES`` by ``COLUMNS``. ``bottoms`` records the texts of its last line in order."""
 
     def __init__(self):
         self.screen = pyte.HistoryScreen(COLUMNS, LINES, history=1000, ratio=1)
@@ -113,7 +123,7 @@ class Terminal:
         return process
 
     def watch(self, process, until=None):
-        """Show what a process writes until ``until()`` is true, or until its end; then its exit code."""
+        """Show what a process writes until ``until()`` is true (return None) or the process ends (return its code)."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if until and until():
@@ -123,12 +133,12 @@ class Terminal:
             try:
                 data = os.read(self._master, 1 << 16)
             except OSError as error:
-                if error.errno != errno.EIO:  # Nobody has the other end any more.
+                if error.errno != errno.EIO:  # EIO: no process has the other end open.
                     raise
                 os.close(self._master)
                 return process.wait(timeout=10)
             self.raw += data
-            for piece in re.split(b"(?<=\x1b8)", data):  # Each change of the bottom line ends so.
+            for piece in re.split(b"(?<=\x1b8)", data):  # This sequence ends each change of the bottom line.
                 self._stream.feed(piece)
                 bottom = self.screen.display[-1].rstrip()
                 if bottom not in self.bottoms[-1:]:
@@ -137,7 +147,7 @@ class Terminal:
         raise AssertionError(f"the play takes too long: {self.text()}")
 
     def text(self):
-        """All that was written and not erased, also what has scrolled away."""
+        """Return the text that was written and not erased, including the lines that scrolled away."""
         gone = ["".join(line[column].data for column in range(COLUMNS)) for line in self.screen.history.top]
         return "\n".join(line.rstrip() for line in [*gone, *self.screen.display]).rstrip()
 
@@ -164,7 +174,7 @@ def test_a_line_stays_at_the_bottom_of_a_terminal(playbook):
         r"[0-9.]+ tasks/s \| Last",
         seen[-1],
     ), seen
-    # What the stdout callback says is all there, as without the line, and nothing of the line is left.
+    # The output of the stdout callback is complete, as in a run without the line. Nothing of the line is left.
     assert sorted(terminal.text().splitlines()) == sorted(plain.text().splitlines())
     assert "tasks/s" not in terminal.text()
     assert terminal.screen.margins is None
@@ -241,7 +251,7 @@ def test_another_size_and_an_interruption(tmp_path):
     slow = {"name": "Take long", "ansible.builtin.raw": f"touch {tmp_path}/begun; sleep 20"}
     play = {"hosts": HOSTS[:1], "gather_facts": False, "tasks": [*tasks, slow]}
     terminal = Terminal()
-    # A job in the background is started with the signal ignored, and hands that on to what it starts.
+    # The shell starts background jobs with SIGINT ignored, and child processes inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = terminal.start(Playbook(tmp_path, play))
     signal.signal(signal.SIGINT, before)
@@ -250,7 +260,7 @@ def test_another_size_and_an_interruption(tmp_path):
     terminal.watch(process, until=lambda: "| Step" in terminal.screen.display[-1])
     assert not any("tasks/s" in line for line in terminal.screen.display[:-1])
     terminal.watch(process, until=(tmp_path / "begun").exists)
-    # While it starts a process, Ansible may overlook an interruption.
+    # Ansible may miss an interruption while it starts a process.
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     assert terminal.watch(process) != 0
@@ -273,3 +283,11 @@ def test_the_documentation_can_be_read(tmp_path):
     command = [sys.executable, "-m", "ansible.cli.doc", "--type", "callback", "--json", NAME]
     shown = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
     assert set(shown[NAME]["doc"]["options"]) == {"plain", "interval"}
+
+
+def test_check_mode_is_named(tmp_path):
+    for options, begin in (((), "progress: "), (("--check",), "progress: check mode | ")):
+        _code, _output, errors = Playbook(tmp_path, PLAY).run(options=options, WCOW_PROGRESS_INTERVAL="0")
+        lines = [line for line in errors.splitlines() if line.startswith("progress: ")]
+        assert lines
+        assert all(line.startswith(begin) and ("check mode" in line) == bool(options) for line in lines)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loader and payload in real interpreters: found, missing, sent, damaged, in the way."""
+"""Test the loader and the payload in real interpreters: cached, missing, sent, damaged and obstructed payloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _call, _command, _loader, _payload
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils._reply import NodeFailure, Output
 
-#: Says what reached it, and imports a module only after the cache is gone.
+#: The door of a core that returns what it received. It can delete files before it imports its second module.
 DISPATCH = """
 import json, os, sys
 
@@ -29,18 +29,18 @@ def serve(line, attachment, out):
         os.unlink(path)
     from .late import LATE
     result = {"request": request, "attachment": attachment.read().decode(), "late": LATE}
-    out.write(json.dumps({"protocol": 1, "results": [result]}).encode("ascii") + b"\\n")
+    out.write(json.dumps({"protocol": 1, "results": [{"result": result}]}).encode("ascii") + b"\\n")
     out.flush()
     return 0
 """
 
 
 def find(*versions):
-    """An interpreter of each version that is installed, on PATH or by pyenv."""
+    """Yield one interpreter for each version that is installed, on PATH or by pyenv."""
     for version in versions:
         pyenv = sorted(pathlib.Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
         for candidate in [shutil.which(f"python{version}"), *map(str, pyenv)]:
-            # A pyenv shim is on PATH for every version and answers only for the selected ones.
+            # PATH has a pyenv shim for every version, but a shim works only for the selected versions.
             if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
                 yield candidate
                 break
@@ -52,7 +52,7 @@ PYTHON_2 = list(find("2.7"))
 
 
 class Node:
-    """A stand-in for the connection: a real shell and a real Python on this machine."""
+    """A replacement for the connection: a real shell and a real Python on this machine."""
 
     def __init__(self, python, directory):
         self.python = python
@@ -71,7 +71,7 @@ class Node:
         return Output(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def call(self, request=None, attachment=()):
-        """The reply, and how many calls it took."""
+        """Return the reply and the number of calls that it took."""
         self.calls.clear()
         reply = _call.call(self.execute, self.python, str(self.directory), json.dumps(request or {}), attachment)
         return reply, len(self.calls)
@@ -82,11 +82,11 @@ class Node:
         return file
 
 
-def stub(directory, dispatch=DISPATCH):
-    """The payload of a core that only knows how to answer."""
+def stub(directory, door=DISPATCH):
+    """Return the payload of a core that consists only of a door."""
     core = directory / "core"
     core.mkdir()
-    for name, text in (("__init__", ""), ("dispatch", dispatch), ("late", "LATE = 'late'\n")):
+    for name, text in (("__init__", ""), ("door", door), ("late", "LATE = 'late'\n")):
         (core / f"{name}.py").write_text(text)
     shutil.copy(_payload.CORE / "boot.py", core)
     return _payload.build(core)
@@ -95,7 +95,7 @@ def stub(directory, dispatch=DISPATCH):
 @pytest.fixture
 def payload(tmp_path, monkeypatch):
     built = stub(tmp_path)
-    monkeypatch.setattr(_call, "payload", lambda: built)
+    monkeypatch.setattr(_call, "payload", lambda _store: built)
     return built
 
 
@@ -109,13 +109,13 @@ def test_the_payload_is_sent_once(payload, tmp_path, python):
     node = Node(python, tmp_path / "cache" / "payload")
     reply, calls = node.call({"n": 1}, ["QQ==", "Qg=="])
     assert calls == 2
-    assert reply.body["results"] == [{"request": {"n": 1}, "attachment": "QQ==\nQg==\n", "late": "late"}]
+    assert reply.body["results"] == [{"result": {"request": {"n": 1}, "attachment": "QQ==\nQg==\n", "late": "late"}}]
     assert reply.warnings == []
     assert node.file.name == f"wcow-{payload.digest}.zip"
     assert node.file.read_bytes() == payload.data
     reply, calls = node.call({"n": 2}, ["QQ=="])
     assert calls == 1
-    assert reply.body["results"] == [{"request": {"n": 2}, "attachment": "QQ==\n", "late": "late"}]
+    assert reply.body["results"] == [{"result": {"request": {"n": 2}, "attachment": "QQ==\n", "late": "late"}}]
 
 
 @pytest.mark.parametrize("python", SUPPORTED)
@@ -126,7 +126,7 @@ def test_the_real_core_answers(tmp_path, python):
     for expected in (2, 1):
         reply, calls = node.call(request)
         assert calls == expected
-        assert reply.body["results"][0]["result"] == {"snapshots": []}
+        assert reply.body["results"][0]["result"]["snapshots"] == []
 
 
 @pytest.mark.parametrize("version", [0x020712F0, 0x03060FF0, 0x030812F0])
@@ -162,29 +162,29 @@ def test_no_python(node, python):
 
 def test_what_runs_is_what_was_verified(node):
     node.call()
-    # The cached file is gone before the second module is imported.
+    # The door deletes the cached file before it imports the second module.
     reply, _calls = node.call({"delete": [str(node.file)]})
-    assert reply.body["results"][0]["late"] == "late"
+    assert reply.body["results"][0]["result"]["late"] == "late"
 
 
-@pytest.mark.parametrize("place", ["boot", "module", "end", "longer", "half"])
-def test_a_damaged_payload_is_not_executed_and_replaced(node, payload, place):
+@pytest.mark.parametrize("where", ["boot", "module", "end", "longer", "half"])
+def test_a_damaged_payload_is_not_executed_and_replaced(node, payload, where):
     node.call()
     data = bytearray(payload.data)
-    if place == "boot":
+    if where == "boot":
         data[payload.boot.start] ^= 1
-    elif place == "module":
+    elif where == "module":
         data[payload.boot.stop + 60] ^= 0x80
-    elif place == "end":
+    elif where == "end":
         data[-1] ^= 1
-    elif place == "longer":
+    elif where == "longer":
         data += b"\0"
     else:
         del data[len(data) // 2 :]
     node.file.write_bytes(data)
     reply, calls = node.call({"n": 3})
     assert calls == 2
-    assert reply.body["results"][0]["request"] == {"n": 3}
+    assert reply.body["results"][0]["result"]["request"] == {"n": 3}
     assert reply.warnings == [f"{node.file} was damaged or tampered with: it was not executed, and is replaced"]
     assert node.file.read_bytes() == payload.data
     assert node.call()[1] == 1
@@ -192,7 +192,7 @@ def test_a_damaged_payload_is_not_executed_and_replaced(node, payload, place):
 
 def test_tampered_code_never_runs(node, payload, tmp_path):
     node.call()
-    # As long as the true boot.py, at its place: only the hash tells the difference.
+    # The code has the length and the place of the real boot.py, so only the hash differs.
     evil = f"open({str(tmp_path / 'executed')!r}, 'w')\n".encode().ljust(len(payload.boot), b"#")
     data = payload.data[: payload.boot.start] + evil + payload.data[payload.boot.stop :]
     node.file.write_bytes(data)
@@ -205,6 +205,16 @@ def test_an_empty_file_counts_as_missing(node, payload):
     node.file.write_bytes(b"")
     assert node.call()[1] == 2
     assert node.file.read_bytes() == payload.data
+
+
+@pytest.mark.posix
+def test_a_named_pipe_in_the_cache_is_replaced(node, payload):
+    node.call()
+    file = node.file
+    file.unlink()
+    os.mkfifo(file)
+    assert node.call()[1] == 2
+    assert file.read_bytes() == payload.data
 
 
 def test_a_payload_that_arrives_damaged_is_not_executed(node):
@@ -231,7 +241,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(payload, tmp_path, obsta
     for _attempt in (1, 2):
         reply, calls = node.call()
         assert calls == 2
-        assert reply.body["results"][0]["late"] == "late"
+        assert reply.body["results"][0]["result"]["late"] == "late"
         assert len(reply.warnings) == 1
         assert f"cannot be kept in {node.directory}, so that each task sends it again" in reply.warnings[0]
 
@@ -244,7 +254,7 @@ def test_many_controllers_at_once(payload, tmp_path):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert [reply.body["results"][0]["late"] for reply, _calls in replies] == ["late"] * 6
+    assert [reply.body["results"][0]["result"]["late"] for reply, _calls in replies] == ["late"] * 6
     assert all(reply.warnings == [] for reply, _calls in replies)
     assert nodes[0].file.read_bytes() == payload.data
 
@@ -254,7 +264,7 @@ def test_powershell_may_add_a_mark_and_carriage_returns(node):
     for expected in (2, 1):
         reply, calls = node.call({"n": 4}, ["QQ=="])
         assert calls == expected
-        assert reply.body["results"][0]["attachment"] == "QQ==\r\n"
+        assert reply.body["results"][0]["result"]["attachment"] == "QQ==\r\n"
 
 
 def test_the_cache_directory_is_expanded_on_the_node(payload, tmp_path, monkeypatch):
@@ -266,11 +276,11 @@ def test_the_cache_directory_is_expanded_on_the_node(payload, tmp_path, monkeypa
 
 
 def test_a_crash_shows_where(tmp_path, monkeypatch):
-    broken = stub(tmp_path, "def serve(line, attachment, out):\n    return 1 // 0  # on purpose\n")
-    monkeypatch.setattr(_call, "payload", lambda: broken)
+    defective = stub(tmp_path, "def serve(line, attachment, out):\n    return 1 // 0  # on purpose\n")
+    monkeypatch.setattr(_call, "payload", lambda _store: defective)
     node = Node(sys.executable, tmp_path / "cache")
     for _attempt in (1, 2):
-        with pytest.raises(NodeFailure, match=r"(?s)exit code 70.*core/dispatch\.py.*# on purpose.*ZeroDivisionError"):
+        with pytest.raises(NodeFailure, match=r"(?s)exit code 70.*core/door\.py.*# on purpose.*ZeroDivisionError"):
             node.call()
 
 
@@ -290,6 +300,17 @@ def test_lines_of_is_base64_of_the_data():
 
 
 def test_the_loader_is_small():
-    # 18,500 bytes is the budget of a whole task over psrp; pypsrp and WSMan take 16,500 of it.
+    # A small task over psrp sends at most 16,700 bytes; pypsrp and WS-Man need 15,100 of them.
     line = _call.loader_line(_loader.load, f"$ProgramFiles/wcow/payload/wcow-{'0' * 64}.zip", "0" * 64, 42, 5000)
-    assert len(line) < 720
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize("function", [_loader.load, _loader.receive])
+def test_short_names_do_not_change_the_loader(function):
+    written = function.__code__
+    module = compile(_call.source_of(function), "loader", "exec")
+    (sent,) = [constant for constant in module.co_consts if hasattr(constant, "co_names")]
+    assert sent.co_names == written.co_names
+    # Arguments of instructions are indexes of constants. They differ, because only ``written`` has a docstring.
+    assert sent.co_code[::2] == written.co_code[::2]
+    assert len(sent.co_varnames) == len(written.co_varnames)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Quoting: what the shell passes on is the path that the user wrote."""
+"""Test quoting: the shell passes on the path exactly as the user wrote it."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def test_a_posix_shell_gets_the_words(path):
     ],
 )
 def test_powershell_literals(path, literal):
-    assert _command.quoted(path) == literal
+    assert _command.quote(path) == literal
 
 
 def test_the_three_forms_for_windows():
     script = r"$input | & 'C:\python.exe' -I -X utf8 -c 'import sys;exec(sys.stdin.buffer.readline())'"
     assert _command.psrp(r"C:\python.exe") == script
-    assert _command.winrm(r"C:\python.exe") == script + "\nexit $LASTEXITCODE"
-    prefix, encoded = _command.ssh(r"C:\python.exe").rsplit(" ", 1)
+    assert _command.exiting(r"C:\python.exe") == script + "\nexit $LASTEXITCODE"
+    prefix, encoded = _command.encoded(_command.exiting(r"C:\python.exe")).rsplit(" ", 1)
     assert prefix == "powershell.exe -NoProfile -NonInteractive -EncodedCommand"
-    assert base64.b64decode(encoded).decode("utf-16-le") == _command.winrm(r"C:\python.exe")
+    assert base64.b64decode(encoded).decode("utf-16-le") == _command.exiting(r"C:\python.exe")
 
 
 def test_the_longest_path_fits_the_command_line_of_cmd():
-    # cmd.exe takes 8191 characters, Windows paths have 260 unless long paths are on.
-    assert len(_command.ssh("C:\\" + "x" * 256)) < 8191
+    # cmd.exe accepts 8191 characters. Windows paths have at most 260, unless long paths are enabled.
+    assert len(_command.encoded(_command.exiting("C:\\" + "x" * 256))) < 8191

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report about a fleet: odd answers, hostile text, files."""
+"""Test the report about all nodes: unusual replies, hostile text and the files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import csv
 import html.parser
 import io
 import json
+import os
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _page, _report
@@ -72,7 +73,7 @@ def page_of(*nodes):
     return "".join(_page.page(_report.report_of(AUDITED, nodes)))
 
 
-# -- what a node says ----------------------------------------------------------
+# -- replies of a node ---------------------------------------------------------
 
 
 def test_states():
@@ -85,7 +86,7 @@ def test_states():
     assert node(check={"failed": True, "msg": "No Python"})["state"] == "failed"
     bare = {name: value for name, value in CHECK.items() if name != "inventory"}
     assert node(check=bare)["message"] == "The node was checked without inventory: true"
-    assert node(check=None)["message"] == "The node has returned nothing"
+    assert node(check=None)["message"] == "The node returned nothing"
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,24 @@ def test_states():
         (("findings", 0, "message"), 5),
         (("findings", 0), "text"),
         (("inventory",), None),
+        (("free",), -1),
+        (("total",), 1 << 63),
+        pytest.param(("total",), 1 << 40_000, id="digits"),
+        (("reclaimable",), 1.5),
+        (("inventory", 0, "usage", "size"), 10**400),
+        (("inventory", 0, "created"), "9999-13-31T00:00:00Z"),
+        (("inventory", 0, "updated"), "99999-01-01T00:00:00Z"),
+        (("inventory", 0, "created"), "9999-12-31T23:59:59+00:00"),
+        (("inventory", 0, "labels"), [["a", "b"]]),
+        (("findings", 0, "id"), 1e999),
     ],
 )
 def test_an_answer_of_another_form_costs_only_its_node(path, value):
     check = copy.deepcopy(CHECK)
-    place = check
+    holder = check
     for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
+        holder = holder[step]
+    holder[path[-1]] = value
     odd = node(check=check)
     assert odd["state"] == "failed"
     assert "The node's answer cannot be used: the check" in odd["message"]
@@ -117,7 +128,7 @@ def test_an_answer_of_another_form_costs_only_its_node(path, value):
 def test_labels_are_texts():
     odd = node(check={**CHECK, "inventory": [snapshot("base", labels={"team": ["blue"]})]})
     assert odd["message"] == (
-        "The node's answer cannot be used: the check.inventory.labels is not what it must be: \"['blue']\""
+        "The node's answer cannot be used: the check.inventory.labels has an unexpected value: \"['blue']\""
     )
 
 
@@ -132,6 +143,23 @@ def test_the_order_is_worst_first_then_by_name():
     nodes += [node("a"), node("b", check=None), node("c", check={"unreachable": True})]
     ordered = [one["node"] for one in _report.report_of(AUDITED, nodes)["nodes"]]
     assert ordered == ["c", "b", "a", "node1", "node9", "node10"]
+
+
+def test_numbers_in_names_have_any_length():
+    names = ["n" + "9" * 5000, "n" + "0" * 5000 + "1", "n2", "n10"]
+    ordered = [one["node"] for one in _report.report_of(AUDITED, [node(name) for name in names])["nodes"]]
+    assert ordered == [names[1], "n2", "n10", names[0]]
+
+
+def test_a_report_that_is_nested_deeply_is_refused(tmp_path):
+    (tmp_path / "report.json").write_text("[" * 100_000)
+    with pytest.raises(_report.Malformed, match="is not JSON: it is nested too deeply"):
+        _report.read(str(tmp_path / "report.json"))
+
+
+def test_a_reason_forges_no_line():
+    message = node(check={"failed": True, "msg": "a\nb\r\x1b[2K\u202ec"})["message"]
+    assert message == "a\n" + r"b \x1b[2K\u202ec"
 
 
 def test_of_a_node_the_latest_audit_counts():
@@ -151,6 +179,8 @@ def test_files(tmp_path):
         "nodes.csv",
         "snapshots.csv",
         "findings.csv",
+        "users.csv",
+        "metrics.prom",
         "report.html",
     ]
     assert _report.read(paths[0]) == report["nodes"]
@@ -159,25 +189,70 @@ def test_files(tmp_path):
     )
 
 
+def test_the_metrics_can_have_another_place(tmp_path):
+    collector = tmp_path / "textfile" / "wcow.prom"
+    collector.parent.mkdir()
+    paths = _report.write(str(tmp_path / "report"), _report.report_of(AUDITED, [node()]), str(collector))
+    assert str(collector) in paths
+    assert not (tmp_path / "report" / "metrics.prom").exists()
+    assert collector.read_text(encoding="utf-8").endswith("# EOF\n")
+
+
+def test_metrics_without_a_directory_leave_the_report_as_it_was(tmp_path):
+    missing = tmp_path / "textfile"
+    with pytest.raises(FileNotFoundError) as caught:
+        _report.write(str(tmp_path / "report"), _report.report_of(AUDITED, [node()]), str(missing / "wcow.prom"))
+    assert caught.value.filename == str(missing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_come_before_warnings_and_notices():
+    severities = ("notice", "warning", "error", "odd", "notice", "error")
+    findings = [{**FINDING, "severity": severity, "id": number} for number, severity in enumerate(severities)]
+    ordered = node(check={**CHECK, "findings": findings})["findings"]
+    assert [(one["severity"], one["id"]) for one in ordered] == [
+        ("error", 2),
+        ("error", 5),
+        ("warning", 1),
+        ("notice", 0),
+        ("notice", 4),
+        ("odd", 3),
+    ]
+
+
 def test_a_failure_leaves_the_file_of_before(tmp_path):
-    def broken():
+    def failing():
         yield "half"
         raise OSError(28, "No space left on device")
 
     (tmp_path / "report.json").write_text("before")
-    with pytest.raises(OSError, match="No space left"):
-        _report._write(str(tmp_path / "report.json"), "utf-8", broken())
+    with pytest.raises(OSError, match="No space left on device: .*report.json'$"):
+        _report._write(str(tmp_path / "report.json"), "utf-8", failing())
     assert (tmp_path / "report.json").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.posix
+def test_a_named_pipe_is_neither_read_nor_replaced(tmp_path):
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(OSError, match="it is a named pipe, not a file"):
+        _report.read(str(tmp_path / "report.json"))
+    with pytest.raises(OSError, match="it is a named pipe, not a file"):
+        _report.write(str(tmp_path), _report.report_of(AUDITED, [node()]))
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda report: report.update(version=2), "is no report.json of this collection"),
-        (lambda report: report.pop("nodes"), "is not what it must be: 'None'"),
+        (lambda report: report.update(version=2), "is not a report.json of this collection"),
+        (lambda report: report.pop("nodes"), "has an unexpected value: 'None'"),
         (lambda report: report["nodes"][0].update(state="fine"), "'node1' has the unknown state 'fine'"),
-        (lambda report: report["nodes"][0]["snapshots"][0].update(id="1"), "snapshots.id is not what it must be"),
+        (lambda report: report["nodes"][0]["snapshots"][0].update(id="1"), "snapshots.id has an unexpected value"),
+        (lambda report: report["nodes"][0].update(audited="9999-12-31T23:59:59Z"), "'node1' was audited in the future"),
+        (lambda report: report["nodes"][0].update(audited="yesterday"), "audited has an unexpected value"),
+        (lambda report: report["nodes"][0].update(size=1 << 70), "is not JSON: a number has 22 digits"),
+        (lambda report: report["nodes"][0].update(size=1 << 63), "is not JSON: a number has 19 digits"),
     ],
 )
 def test_what_is_merged_is_checked(tmp_path, change, said):
@@ -208,25 +283,46 @@ def test_what_is_merged_is_checked(tmp_path, change, said):
         "\uff0b1",
         "\uff0d1",
         "\uff20x",
+        "\u200b=1",
+        "\ufeff=1",
+        "\ufeff\u2060 \u00a0\t=1",
+        "\u202e@x",
+        "\u180e-1",
+        "\x1b+1",
+        "\x00=1",
+        "\x01text",
+        "\x85=1",
+        "\u2028=1",
+        "\u3164=1",
+        "\u034f\ufe0f=1",
+        "\U000e0001=1",
+        "\ue000=1",
+        "\ufe66\u0031",
+        "\ufe62x",
+        "\ufe63x",
+        "\ufe6bx",
+        "\u2212x",
+        "\u207ax",
+        "\u208cx",
     ],
 )
 def test_no_formula_gets_into_a_cell(text):
-    assert _report.guarded(text) == "'" + text
+    assert _report.escape_formula(text) == "'" + text
     table = _report.snapshots_csv(
         _report.report_of(AUDITED, [node(text, {**CHECK, "inventory": [snapshot(text, labels={text: text})]})])
     )
-    row = list(csv.reader(io.StringIO(table, newline="")))[1]
-    assert row[:2] == ["'" + text, "'" + text]
-    assert json.loads(row[-1]) == {text: text}
+    (row,) = csv.DictReader(io.StringIO(table, newline=""))
+    assert (row["node"], row["name"]) == ("'" + text, "'" + text)
+    assert json.loads(row["labels"]) == {text: text}
 
 
 def test_numbers_and_other_text_stay():
-    for value in (-5, 0, None, "", "a=b", "sha256:=", "{}"):
-        assert _report.guarded(value) == value
+    for value in (-5, 0, None, "", "a=b", "sha256:=", "{}", "\u200bname", "\u00fcber=1", " a", "\u4e2d-1"):
+        assert _report.escape_formula(value) == value
 
 
 class Reader(html.parser.HTMLParser):
-    """The tags of a page, and its text."""
+    """Collects the tags, attributes and text of a page."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -259,13 +355,14 @@ def seen(page):
 @example("\ud800")
 def test_text_stays_text(text):
     plain = seen(page_of(node()))
-    inventory = [snapshot(text, "lost " + text, kind=text, created=text, labels={text: text})]
+    inventory = [snapshot(text, "lost " + text, kind=text, labels={text: text})]
     finding = {**FINDING, **dict.fromkeys(("code", "severity", "snapshot", "message", "remedy", "action"), text)}
     check = {**CHECK, "summary": text, "findings": [finding], "inventory": inventory}
     page = page_of(node(text, check))
     found = seen(page)
-    # What folds long texts, isolates letters that run the other way, and marks what cannot be seen.
-    assert found.tags <= plain.tags | {"details", "summary", "bdi", "i"}
+    assert node(text, check)["state"] == "unhealthy"
+    # These tags fold long texts, isolate right-to-left text and mark invisible characters.
+    assert found.tags <= plain.tags | {"details", "summary", "bdi", "i", "wbr"}
     assert found.attributes <= plain.attributes
     assert page.count("<noscript") == page.count("</noscript") == 1
     assert page.count("<script") == page.count("</script") == 1
@@ -276,16 +373,33 @@ def test_text_stays_text(text):
 @given(st.text(max_size=300))
 def test_what_can_be_seen_is_shown_as_it_is(text):
     if all(char == "\n" or char.isprintable() for char in text):
-        assert seen(_page.shown(text)).text == text
+        assert seen(_page.escape_html(text)).text == text
 
 
 def test_what_cannot_be_seen_is_written_out():
-    assert _page.shown("a\u202eb\ud800\0") == r"a<i>\u202e</i>b<i>\ud800</i><i>\x00</i>"
+    assert _page.escape_html("a\u202eb\ud800\0") == r"<bdi>a<i>\u202e</i>b<i>\ud800</i><i>\x00</i></bdi>"
 
 
 def test_long_texts_are_folded():
     text = "x" * 4096
-    assert _page.folded(text) == f"<details><summary>{'x' * 80}…</summary>{text}</details>"
+    folded = str(_page.fold_long(text))
+    assert folded.startswith("<details><summary>")
+    assert folded.replace("<wbr>", "") == f"<details><summary>{'x' * 80}…</summary>{text}</details>"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a word of internationalisation", "a word of internationalisation"),
+        (
+            r"C:\ProgramData\wcow\snapshots\rm-7 waits",
+            r"C:\<wbr>ProgramData\<wbr>wcow\<wbr>snapshots\<wbr>rm-<wbr>7 waits",
+        ),
+        ("x" * 30, "x" * 24 + "<wbr>" + "x" * 6),
+    ],
+)
+def test_long_words_can_wrap(text, shown):
+    assert _page.escape_html(text) == shown
 
 
 # -- the page ------------------------------------------------------------------
@@ -318,11 +432,11 @@ def test_the_tree():
     ]
     assert [(one["name"], depth, parent) for one, depth, parent in _page.tree(found)] == [
         ("alone", 0, "missing: lost"),
-        ("base", 0, NONE),
+        ("base", 0, ""),
         ("a", 1, "1"),
         ("z", 1, "1"),
         ("deep", 2, "2"),
-        ("other", 0, NONE),
+        ("other", 0, ""),
     ]
 
 
@@ -338,7 +452,7 @@ def test_a_tree_that_bites_its_tail_ends(parents):
 def test_a_long_chain():
     found = [snapshot(str(number), str(number - 1) if number else "", number) for number in range(5000)]
     assert [depth for _one, depth, _parent in _page.tree(found)] == list(range(5000))
-    assert f'class="d{_page.DEEPEST}"' in page_of(node(check={**CHECK, "inventory": found}))
+    assert f"class=d{_page.DEEPEST}>" in page_of(node(check={**CHECK, "inventory": found}))
 
 
 def test_the_page_needs_nothing_from_elsewhere():

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The payload's importer and its place in the cache, without a node."""
+"""Test the payload's importer and its place in the cache, without a node."""
 
 from __future__ import annotations
 
@@ -102,6 +102,18 @@ def test_keep_warns_where_it_cannot_write(tmp_path, capsys):
     boot.keep(str(tmp_path / "file" / "payload" / "wcow-1.zip"), b"bytes")
     note = json.loads(capsys.readouterr().out)
     assert "cannot be kept in " + str(tmp_path / "file" / "payload") in note["loader"]["warnings"][0]
+
+
+@pytest.mark.posix
+def test_keep_does_not_wait_for_a_named_pipe(tmp_path, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "wcow-1.zip")
+
+    def replace(source, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", replace)
+    boot.keep(str(tmp_path / "wcow-1.zip"), b"bytes")
+    assert "cannot be kept in" in capsys.readouterr().out
 
 
 def test_keep_is_content_with_a_file_that_is_there(tmp_path, capsys, monkeypatch):

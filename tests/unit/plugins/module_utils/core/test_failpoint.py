@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Failpoints do what the environment of a process says, and nothing without it."""
+"""Test that failpoints do what the environment of the process sets, and otherwise nothing."""
 
 from __future__ import annotations
 

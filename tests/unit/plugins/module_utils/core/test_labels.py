@@ -41,7 +41,7 @@ def test_scratch_options(given: Dict[str, str], size: int, uvm: bool) -> None:
     assert len(options.warnings) == (ROOTFS_SIZE_GB in given)
 
 
-def test_deprecation_has_the_sentence_people_search_for() -> None:
+def test_the_deprecation_warning_is_the_sentence_of_containerd() -> None:
     assert labels.scratch_options({ROOTFS_SIZE_GB: "1"}).warnings == [
         (
             '"containerd.io/snapshot/io.microsoft.container.storage.rootfs.size-gb" label is deprecated, please use '
@@ -74,11 +74,6 @@ def test_malformed_old_label_beside_a_good_new_one() -> None:
     assert caught.value.message == (
         f'failed to parse label "{ROOTFS_SIZE_GB}"="x": strconv.ParseUint: parsing "x": invalid syntax'
     )
-
-
-def test_inherited() -> None:
-    kept = {"containerd.io/snapshot.ref": "x", "containerd.io/snapshot/a": "1", "containerd.io/snapshot/": "2"}
-    assert labels.inherited({**kept, "containerd.io/gc.root": "t", "containerd.io/snapshot": "no", "a": "b"}) == kept
 
 
 @pytest.mark.parametrize(("key", "value"), [("k" * 96, "v" * 4000), ("", "v" * 4096), ("\u725b" * 1365, "v")])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.lock import FileLock
 
-# Holds the lock on the file that is its first argument until it is killed.
+# This program locks the file in its first argument and holds the lock until it is killed.
 HOLDER = """
 import sys, time
 sys.path[:] = sys.argv[2:]
@@ -63,7 +63,7 @@ def test_releasing_what_is_not_held_does_nothing(path: str) -> None:
     lock.release()
 
 
-def test_one_that_nobody_refers_to_any_more_is_released(path: str) -> None:
+def test_an_unreferenced_lock_is_released(path: str) -> None:
     FileLock(path).acquire()
     gc.collect()
     with FileLock(path) as lock:
@@ -108,7 +108,7 @@ def test_a_failed_attempt_leaves_no_file_open(path: str) -> None:
 
 
 @pytest.mark.posix
-def test_nobody_else_can_open_it(path: str) -> None:
+def test_only_the_owner_can_open_it(path: str) -> None:
     with FileLock(path) as lock:
         assert lock.acquire()
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600

@@ -16,7 +16,8 @@ GIB = 1024**3
 @pytest.mark.parametrize(
     ("value", "size"),
     [
-        (1, 1),
+        (GIB, GIB),
+        ("1B", 1),
         (42949672960, 40 * GIB),
         ("42949672960", 40 * GIB),
         ("40GB", 40 * GIB),
@@ -43,8 +44,14 @@ def test_not_a_size(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [0, "0", "0GB", "000"])
-def test_nothing(value: Any) -> None:
+def test_zero(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="size: a disk of 0 bytes cannot be made"):
+        parse_size(value, "size")
+
+
+@pytest.mark.parametrize("value", [1, 40, "40", " 120 ", GIB - 1, str(GIB - 1)])
+def test_a_number_below_1_gib_needs_a_unit(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="size: .* without a unit is a number of bytes, .* add a unit, e.g. "):
         parse_size(value, "size")
 
 

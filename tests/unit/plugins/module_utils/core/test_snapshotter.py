@@ -1,24 +1,26 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the strict operations promise beyond containerd's suite: the store rules and the error sentences."""
+"""Test what the strict operations promise beyond containerd's suite: the rules of the store and the error messages."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import stat
 import subprocess
+import threading
 import time
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List, cast
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels as label_rules
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import snapshotter as module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -28,26 +30,14 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     Unavailable,
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.keys import IMPORT_KEY, is_unpack_key
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter, is_unpack_key
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
+from ansible_collections.wcow.snapshotter.tests.builders.stores import open_store
 
 GIB = 1024**3
-
-
-@pytest.fixture
-def root(tmp_path: Any) -> str:
-    return str(tmp_path / "root")
-
-
-@pytest.fixture
-def store(root: str) -> Iterator[Snapshotter]:
-    """A store with a committed ``base``."""
-    opened = Snapshotter(root, EmulatedLayers())
-    opened.prepare("b", "")
-    opened.commit("base", "b")
-    yield opened
-    opened.close()
 
 
 def layers_on_disk(store: Snapshotter) -> List[str]:
@@ -58,11 +48,11 @@ def directory(store: Snapshotter, key: str) -> str:
     return os.path.join(store.root, "snapshots", str(store.stat(key).id))
 
 
-# -- the shape of things -----------------------------------------------------
+# -- mounts and directories --------------------------------------------------
 
 
 def test_mounts(store: Snapshotter) -> None:
-    def place(number: int) -> str:
+    def source(number: int) -> str:
         return os.path.join(store.root, "snapshots", str(number))
 
     store.prepare("a", "base")
@@ -70,19 +60,19 @@ def test_mounts(store: Snapshotter) -> None:
     assert store.prepare("c", "second") == [
         (
             "windows-layer",
-            place(3),
-            ["rw", "parentLayerPaths=" + json.dumps([place(2), place(1)], separators=(",", ":"))],
+            source(3),
+            ["rw", "parentLayerPaths=" + json.dumps([source(2), source(1)], separators=(",", ":"))],
         )
     ]
     assert store.view("v", "second") == [
-        ("windows-layer", place(2), ["ro", "parentLayerPaths=" + json.dumps([place(1)])])
+        ("windows-layer", source(2), ["ro", "parentLayerPaths=" + json.dumps([source(1)])])
     ]
-    assert store.view("v1", "base") == [("windows-layer", place(1), ["ro", "parentLayerPaths=null"])]
-    assert store.view("v0", "") == [("windows-layer", place(6), ["ro", "parentLayerPaths=null"])]
-    assert store.prepare("p0", "") == [("windows-layer", place(7), ["rw", "parentLayerPaths=null"])]
+    assert store.view("v1", "base") == [("windows-layer", source(1), ["ro", "parentLayerPaths=null"])]
+    assert store.view("v0", "") == [("windows-layer", source(6), ["ro", "parentLayerPaths=null"])]
+    assert store.prepare("p0", "") == [("windows-layer", source(7), ["rw", "parentLayerPaths=null"])]
     for key in ("c", "v", "v1", "v0", "p0"):
         assert store.mounts(key)
-    # Views cost nothing on disk.
+    # A view does not have a directory.
     assert layers_on_disk(store) == ["1", "2", "3", "7"]
 
 
@@ -148,11 +138,56 @@ def test_usage_of_a_committed_snapshot_is_what_commit_measured(store: Snapshotte
     assert store.usage("base") == measured
 
 
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("a", lambda store: store.usage("a")),
+        ("a", lambda store: store.scratch("a")),
+        ("a", lambda store: store.describe("a", "base")),
+        ("a", lambda store: store.grow_scratch("a", 40 * GIB)),
+        ("a", lambda store: store.commit("c", "a")),
+        ("a", lambda store: store.mount("a", store.root + "-target")),
+        ("base", lambda store: store.usage("base")),
+        ("base", lambda store: store.describe("base")),
+        ("base", lambda store: store.prepare("b", "base")),
+        ("base", lambda store: store.commit("c", "a")),
+        ("base", lambda store: store.mount("a", store.root + "-target")),
+        ("base", lambda store: store.mount("v", store.root + "-target")),
+        ("base", lambda store: store.export_layer("base", io.BytesIO())),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_missing_layer_is_named(
+    store: Snapshotter, root: str, name: str, operation: Callable[[Snapshotter], Any], dry_run: bool
+) -> None:
+    store.prepare("a", "base")
+    store.view("v", "base")
+    path = directory(store, name)
+    shutil.rmtree(path)
+    store.close()
+    opened = open_store(root, dry_run=dry_run)
+    with pytest.raises(FailedPrecondition) as caught:
+        operation(opened)
+    assert caught.value.message.startswith(f'the layer of snapshot "{name}" is missing: {path} does not exist; ')
+    assert caught.value.details == {"key": name, "path": path}
+    # Records can be read, the other snapshots too, and nothing is mounted.
+    assert opened.stat(name).name == name
+    assert len(opened.walk()) == 3
+    assert opened.mounted_at(name) == []
+    opened.remove("v")
+    assert opened.warnings == []
+    opened.remove("a")
+    opened.remove("base")
+    assert opened.warnings == [f'the layer of "{name}" was missing before its removal']
+    assert opened.walk() == []
+    opened.close()
+
+
 # -- sentences ---------------------------------------------------------------
 
 
 def test_sentences_of_the_real_snapshotter(store: Snapshotter) -> None:
-    """Recorded from containerd's own code; the class in front is ours."""
+    """The messages are recorded from containerd's own code. Only the error classes are ours."""
     store.prepare("c1", "base")
     store.view("v1", "base")
     for operation, error, message in (
@@ -306,16 +341,16 @@ def test_root_on_another_file_system(root: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def small_volume(tmp_path: Any) -> Iterator[str]:
-    """A file system that is soon full."""
-    place = tmp_path / "volume"
-    place.mkdir()
+    """The mount point of a small file system that fills up quickly."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(volume)], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
-    yield str(place)
-    subprocess.run(["umount", str(place)], check=True)
+    yield str(volume)
+    subprocess.run(["umount", str(volume)], check=True)
 
 
 def test_what_the_host_lacks_is_said_at_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,14 +394,14 @@ def test_root_is_read_only(small_volume: str) -> None:
 def test_modes(store: Snapshotter) -> None:
     for path in (store.root, os.path.join(store.root, "snapshots"), directory(store, "base")):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
-    assert stat.S_IMODE(os.stat(os.path.join(store.root, module.METADATA_FILE)).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.join(store.root, METADATA_FILE)).st_mode) == 0o600
 
 
-def test_metadata_of_somebody_else(root: str) -> None:
+def test_metadata_of_another_program(root: str) -> None:
     import sqlite3
 
     os.mkdir(root)
-    connection = sqlite3.connect(os.path.join(root, module.METADATA_FILE))
+    connection = sqlite3.connect(os.path.join(root, METADATA_FILE))
     connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     with pytest.raises(FailedPrecondition, match="is not the metadata of a snapshot store"):
@@ -375,7 +410,7 @@ def test_metadata_of_somebody_else(root: str) -> None:
 
 def test_damaged_metadata(root: str) -> None:
     os.mkdir(root)
-    with open(os.path.join(root, module.METADATA_FILE), "wb") as file:
+    with open(os.path.join(root, METADATA_FILE), "wb") as file:
         file.write(b"this is not SQLite" * 1000)
     with pytest.raises(FailedPrecondition, match="is damaged .*; restore it from a backup"):
         Snapshotter(root, EmulatedLayers()).walk()
@@ -385,14 +420,14 @@ def test_metadata_of_a_newer_version(store: Snapshotter) -> None:
     import sqlite3
 
     store.close()
-    connection = sqlite3.connect(os.path.join(store.root, module.METADATA_FILE))
+    connection = sqlite3.connect(os.path.join(store.root, METADATA_FILE))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(FailedPrecondition, match="written by a newer version of the collection .schema 99"):
         Snapshotter(store.root, EmulatedLayers()).walk()
 
 
-# -- failures and left-overs -------------------------------------------------
+# -- failures and leftovers --------------------------------------------------
 
 
 @pytest.mark.posix
@@ -401,7 +436,7 @@ def test_no_space_while_copying_the_template(small_volume: str) -> None:
     store = Snapshotter(root, EmulatedLayers())
     store.prepare("b", "")
     store.commit("base", "b")
-    # A template that holds data, as a real one does.
+    # A real template has data.
     with open(os.path.join(directory(store, "base"), "blank.vhdx"), "ab") as template:
         template.write(b"x" * 1024**2)
     filler = os.path.join(small_volume, "filler")
@@ -416,7 +451,7 @@ def test_no_space_while_copying_the_template(small_volume: str) -> None:
     assert [info.name for info in store.walk()] == ["base"]
     os.unlink(filler)
     store.prepare("a", "base")
-    # Number 2 was drawn by the failed attempt and stays unused.
+    # The failed attempt took id 2, which stays unused.
     assert store.stat("a").id == 3
     store.close()
 
@@ -437,17 +472,17 @@ def test_template_is_damaged(store: Snapshotter) -> None:
 
 
 def other(store: Snapshotter) -> Snapshotter:
-    """The same store, opened by another process."""
+    """Open the same store as another process does."""
     return Snapshotter(store.root, EmulatedLayers())
 
 
 def die_in_create(store: Snapshotter, number: int) -> None:
-    """Leave what a process leaves that dies before its COMMIT."""
-    store.directories.begin(number)
+    """Leave the files of a process that dies during a creation, before its COMMIT."""
+    store.directories.begin_layer(number)
     os.mkdir(os.path.join(store.directories.directory(number), "Files"))
 
 
-def test_a_creation_that_died_before_its_commit_is_set_aside_by_whoever_opens_the_store(store: Snapshotter) -> None:
+def test_opening_a_store_removes_a_creation_that_died_before_its_commit(store: Snapshotter) -> None:
     die_in_create(store, 2)
     with contextlib.closing(other(store)) as opened:
         assert [info.name for info in opened.walk()] == ["base"]
@@ -456,7 +491,7 @@ def test_a_creation_that_died_before_its_commit_is_set_aside_by_whoever_opens_th
         assert opened.stat("a").id == 3
 
 
-def test_a_creation_that_died_is_set_aside_by_the_next_one(store: Snapshotter) -> None:
+def test_the_next_creation_removes_one_that_died(store: Snapshotter) -> None:
     die_in_create(store, 2)
     store.prepare("a", "base")
     assert store.stat("a").id == 3
@@ -464,10 +499,10 @@ def test_a_creation_that_died_is_set_aside_by_the_next_one(store: Snapshotter) -
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_a_mark_that_was_left_is_taken_away_by_whoever_opens_the_store(store: Snapshotter, committed: bool) -> None:
+def test_opening_a_store_deletes_a_leftover_marker_file(store: Snapshotter, committed: bool) -> None:
     if committed:
         store.prepare("a", "base")
-    with open(store.directories.draft_mark(2), "wb"):
+    with open(store.directories.marker(2), "wb"):
         pass
     with contextlib.closing(other(store)) as opened:
         assert len(opened.walk()) == 1 + committed
@@ -475,10 +510,10 @@ def test_a_mark_that_was_left_is_taken_away_by_whoever_opens_the_store(store: Sn
 
 
 def test_a_creation_under_way_is_left_alone(store: Snapshotter) -> None:
-    with contextlib.closing(Metastore(os.path.join(store.root, module.METADATA_FILE))) as metadata:
+    with contextlib.closing(Metastore(os.path.join(store.root, METADATA_FILE))) as metadata:
         with metadata.write() as tx:
             assert tx.create_snapshot("active", "a", "base").id == 2
-            store.directories.begin(2)
+            store.directories.begin_layer(2)
             began = time.monotonic()
             with contextlib.closing(other(store)) as opened:
                 assert [info.name for info in opened.walk()] == ["base"]
@@ -491,7 +526,7 @@ def test_a_creation_under_way_is_left_alone(store: Snapshotter) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_directories_that_are_newer_than_the_metadata_stay(store: Snapshotter, number: int) -> None:
-    """As where a backup of the metadata was restored."""
+    """A restored backup of the metadata gives this state."""
     for newer in range(number):
         os.makedirs(os.path.join(store.root, "snapshots", str(2 + newer), "Files"))
     with contextlib.closing(other(store)) as opened:
@@ -500,8 +535,10 @@ def test_directories_that_are_newer_than_the_metadata_stay(store: Snapshotter, n
     assert layers_on_disk(store) == ["1", "2", "3", "4"][: 2 + number]
 
 
-def test_what_cannot_be_set_aside_is_passed_over(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.directories.begin(2)
+def test_an_unfinished_layer_that_cannot_be_renamed_is_skipped(
+    store: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.directories.begin_layer(2)
 
     def refuse(source: str, target: str) -> None:
         raise PermissionError(errno.EACCES, "Access is denied.")
@@ -512,14 +549,14 @@ def test_what_cannot_be_set_aside_is_passed_over(store: Snapshotter, monkeypatch
         opened.prepare("a", "base")
         assert opened.stat("a").id == 3
         opened.prepare("b", "base")
-    # The mark stays as long as it has something to prove.
+    # The marker file stays as long as the unfinished layer exists.
     assert layers_on_disk(store) == ["1", "2", "3", "4", "new-2"]
 
 
-def test_a_store_whose_creation_died_in_a_process_of_the_same_number(root: str) -> None:
+def test_a_store_whose_creation_died_in_a_thread_of_the_same_id(root: str) -> None:
     os.mkdir(root)
-    draft = os.path.join(root, f"{module.METADATA_FILE}.{os.getpid()}.new")
-    for name in (draft, draft + "-wal", draft + "-shm"):
+    unfinished = os.path.join(root, f"{METADATA_FILE}.{threading.get_native_id()}.new")
+    for name in (unfinished, unfinished + "-wal", unfinished + "-shm"):
         with open(name, "w") as file:
             file.write("what it had written")
     with contextlib.closing(Snapshotter(root, EmulatedLayers())) as store:
@@ -529,16 +566,16 @@ def test_a_store_whose_creation_died_in_a_process_of_the_same_number(root: str) 
 
 
 def test_an_import_holds_the_lock_of_what_it_fills(store: Snapshotter) -> None:
-    def unpack(directory: str, parents: List[str]) -> Any:
+    def fill(_unpack: Any) -> Any:
         (key,) = (info.name for info in store.walk() if info.kind == "active")
-        assert re.fullmatch(module.IMPORT_KEY, key).group("name") == "layer"  # type: ignore[union-attr] - no match fails the test as well
+        assert re.fullmatch(IMPORT_KEY, key).group("name") == "layer"  # type: ignore[union-attr] - no match fails the test as well
         for refused in (store.remove, lambda key: store.commit("c", key)):
             with pytest.raises(Unavailable, match="is in use by another process"):
                 refused(key)
         raise InvalidArgument("the archive is damaged")
 
     with pytest.raises(InvalidArgument, match="damaged"):
-        store.import_layer("layer", "base", {}, unpack)
+        store.import_layer("layer", "base", {}, fill)
     assert [info.name for info in store.walk()] == ["base"]
     assert layers_on_disk(store) == ["1"]
 
@@ -553,7 +590,7 @@ def test_a_directory_left_behind_is_never_used_again(store: Snapshotter) -> None
 
 
 def test_a_removal_that_died_before_its_commit(store: Snapshotter) -> None:
-    """What a process leaves that dies between the rename and COMMIT: a record whose directory is rm-<id>."""
+    """A process that dies between the rename and COMMIT leaves a record whose directory is rm-<id>."""
     store.prepare("a", "base")
     store.view("v", "base")
 
@@ -571,6 +608,9 @@ def test_a_removal_that_died_before_its_commit(store: Snapshotter) -> None:
     store.prepare("b", "base")
     die("a")
     store.commit("c", "a")
+    die("b")
+    (mount,) = store.mounts("b")
+    assert os.path.isdir(mount.source)
     die("b")
     store.remove("b")
     assert layers_on_disk(store) == ["1", "2"]
@@ -606,6 +646,80 @@ def test_a_rename_that_is_refused_undoes_the_removal(store: Snapshotter, monkeyp
     store.remove("a")
 
 
+def access_denied() -> OSError:
+    """Return the error of Windows for a directory below which a file is open."""
+    error: Any = PermissionError(errno.EACCES, "Access is denied")
+    error.winerror = 5
+    return cast(OSError, error)
+
+
+def test_a_second_rename_that_is_refused(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows: the layer was attached and is detached, but a file below it is open as well."""
+    store.prepare("a", "base")
+    path = directory(store, "a")
+
+    def refuse(source: str, target: str) -> None:
+        raise access_denied()
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(FailedPrecondition) as caught:
+        store.remove("a")
+    rename = f"rename {path} {path[:-1]}rm-2: Access is denied"
+    remedy = "is a file below it open in another program?"
+    assert caught.value.message == f"second rename attempt following detach failed: {rename}: {rename}; {remedy}"
+    monkeypatch.undo()
+    assert layers_on_disk(store) == ["1", "2"]
+    store.remove("a")
+
+
+def test_a_layer_that_vanishes_between_two_renames_is_removed(
+    store: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.prepare("a", "base")
+    errors = [access_denied(), FileNotFoundError(errno.ENOENT, "not found")]
+
+    def refuse(source: str, target: str) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    store.remove("a")
+    assert errors == []
+
+
+def test_several_removals_end_at_the_first_that_fails(store: Snapshotter, tmp_path: Any) -> None:
+    for key in "abcd":
+        store.prepare(key, "base")
+    target = str(tmp_path / "mnt")
+    store.mount("c", target)
+    with pytest.raises(FailedPrecondition, match='cannot remove snapshot "c": it is mounted at'):
+        store.remove_all(["gone", "a", "b", "c", "d"])
+    assert [info.name for info in store.walk()] == ["base", "c", "d"]
+    assert layers_on_disk(store) == ["1", "4", "5"]
+    with pytest.raises(FailedPrecondition, match="cannot remove snapshot with child"):
+        store.remove_all(["base", "d"])
+    store.unmount(target)
+    assert store.remove_all(["d", "c", "base", "gone"]) == ["d", "c", "base"]
+    assert layers_on_disk(store) == []
+    assert not store.warnings
+
+
+def test_several_removals_are_undone_if_their_transaction_fails(
+    store: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "ab":
+        store.prepare(key, "base")
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.directories, "flush_snapshots", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.remove_all(["a", "b"])
+    assert layers_on_disk(store) == ["1", "2", "3"]
+    assert store.remove_all(["a", "b"]) == ["a", "b"]
+
+
 def test_a_conversion_that_fails(store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
     store.prepare("a", "base")
 
@@ -614,8 +728,13 @@ def test_a_conversion_that_fails(store: Snapshotter, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr(EmulatedLayers, "convert", fail)
-        with pytest.raises(FailedPrecondition, match="ImportLayer"):
+        with pytest.raises(FailedPrecondition, match=r"^failed to reimport snapshot: hcsshim::ImportLayer failed"):
             store.commit("c", "a")
+        store.prepare("b")
+        # containerd converts a base layer by another function.
+        with pytest.raises(FailedPrecondition, match="^hcsshim::ImportLayer failed"):
+            store.commit("d", "b")
+        store.remove("b")
     assert store.stat("a").kind == "active"
     store.update("a", {"l": "1"})
     store.commit("c", "a")
@@ -670,7 +789,7 @@ def test_a_commit_under_way_holds_only_its_key(store: Snapshotter) -> None:
     finally:
         process.kill()
         process.join(10)
-    # The holder is dead: its mark is void.
+    # The lock owner has ended, so its lock is void.
     store.commit("c", "a")
     assert store.stat("c").kind == "committed"
 
@@ -688,7 +807,7 @@ def _prepare_all(root: str, count: int, results: Any) -> None:
 
 
 def test_two_writers_one_winner(root: str) -> None:
-    """Four processes want the same keys of a store that does not exist yet; each key is made once."""
+    """Four processes prepare the same keys in a store that does not exist yet. Each key is created once."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [context.Process(target=_prepare_all, args=(root, 20, results), daemon=True) for _ in range(4)]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Base layers: written from records, read as records."""
+"""Test base layers: written from records and read as records."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import (
     baselayer,
-    layerfiletar,
-    layertar,
     reparse,
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.layerfile import (
@@ -26,7 +24,11 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.laye
     LayerFile,
     Stream,
 )
-from ansible_collections.wcow.snapshotter.tests.unit.plugins.module_utils.core.formats.simulated_root import (
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import (
+    layerfiletar,
+    layertar,
+)
+from ansible_collections.wcow.snapshotter.tests.builders.simulated_root import (
     ARCHIVE,
     DIRECTORY,
     REPARSE,
@@ -86,7 +88,7 @@ def test_a_layer_is_written():
     assert (node.links, node.attributes) == (2, ARCHIVE | 1)
     assert layer.node("Files/d/hard") is node
     assert layer.node("Files/junction").reparse == everything()[4].reparse
-    # Those of directories were set after all that changed them.
+    # The writer sets times and attributes of a directory after the last change inside it.
     assert {layer.node(name).times for name in layer.tree()} == {TIMES}
     assert layer.node("Files/d").attributes == DIRECTORY | 2
 
@@ -101,7 +103,7 @@ def test_a_layer_is_read_as_it_was_written():
     layer.set_info("Files", DIRECTORY, TIMES)
     found = [(each._replace(streams=None), contents(each)) for each in baselayer.read(layer)]
     expected = [(each._replace(streams=None), contents(each)) for each in everything()]
-    # The other name of a file has its attributes.
+    # A hard link has the attributes of its file.
     hard = expected[3][0]._replace(attributes=ARCHIVE | 1)
     assert found == [*expected[:3], (hard, []), *expected[4:]]
     assert layer.open == 0

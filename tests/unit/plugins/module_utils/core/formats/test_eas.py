@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lists of extended attributes."""
+"""Test lists of extended attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats impo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-#: go-winio ea_test.go: two attributes as Windows gave them.
+#: Two attributes as Windows returned them, from go-winio's ea_test.go.
 VECTOR = bytes.fromhex(
     "1000 0000 00 03 0300 66 6f 6f 00 62 61 72 00 0000 0000 00 04 0400 66 69 7a 7a 00 62 75 7a 7a 00 00 00"
 )
@@ -39,7 +39,7 @@ def test_a_list_that_is_cut_off(cut):
 
 
 @pytest.mark.parametrize("attribute", [(b"", b""), (b"a" * 256, b""), (b"a\0b", b""), (b"a", bytes(65536))])
-def test_attributes_that_ntfs_has_no_room_for(attribute):
+def test_attributes_that_are_too_long_for_ntfs(attribute):
     with pytest.raises(InvalidArgument):
         eas.encode([eas.ExtendedAttribute(*attribute)])
 
@@ -63,14 +63,3 @@ def test_what_was_written_is_read(some):
     data = eas.encode(some)
     assert eas.decode(data) == some
     assert eas.encode(eas.decode(data)) == data
-
-
-@settings(max_examples=2000)
-@given(st.integers(0, len(VECTOR) * 8 - 1), st.integers(0, len(VECTOR)))
-def test_damage_gives_our_errors(bit, cut):
-    data = bytearray(VECTOR)
-    data[bit // 8] ^= 1 << bit % 8
-    try:
-        assert len(eas.decode(bytes(data[:cut]))) <= 4
-    except InvalidArgument:
-        pass

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Walking a directory, and times."""
+"""Test walks through a directory, and conversions of times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.laye
     to_nanoseconds,
     walk,
 )
-from ansible_collections.wcow.snapshotter.tests.unit.plugins.module_utils.core.formats.simulated_root import (
+from ansible_collections.wcow.snapshotter.tests.builders.simulated_root import (
     DIRECTORY,
     REPARSE,
     MemoryRoot,

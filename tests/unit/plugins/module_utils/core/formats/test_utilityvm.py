@@ -1,14 +1,14 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The clone of a parent's utility VM."""
+"""Test the clone of a parent's utility VM."""
 
 from __future__ import annotations
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import reparse, utilityvm
-from ansible_collections.wcow.snapshotter.tests.unit.plugins.module_utils.core.formats.simulated_root import (
+from ansible_collections.wcow.snapshotter.tests.builders.simulated_root import (
     ARCHIVE,
     DIRECTORY,
     REPARSE,

@@ -24,7 +24,7 @@ GIB = 1024 * MIB
 
 
 def sparse_file(path, length, pieces):
-    """A file of ``length`` bytes, holes but for ``pieces``: (offset, data)."""
+    """Make a file of ``length`` bytes that has data only at ``pieces``, a list of (offset, data); return its path."""
     with open(path, "wb") as file:
         file.truncate(length)
         for offset, data in pieces:
@@ -216,7 +216,7 @@ def test_a_source_that_shrinks_meanwhile(tmp_path, monkeypatch):
         write_at(file, offset, data)
 
     monkeypatch.setattr(diskcopy, "write_at", shrinking)
-    with pytest.raises(errors.FailedPrecondition, match="source became shorter meanwhile; try again"):
+    with pytest.raises(errors.FailedPrecondition, match="source became shorter during the copy; try again"):
         diskcopy.copy_disk(source, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
@@ -242,7 +242,7 @@ def test_nothing_is_left_on_an_error(tmp_path, monkeypatch, error):
 
 @pytest.fixture
 def on_a_small_volume():
-    """Run Python source with a real volume of 2 MiB at ``VOLUME``, which no other process sees."""
+    """Return a function that runs Python source with a private 2 MiB volume at the environment's ``VOLUME``."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("a private volume needs Linux and unshare (Debian package util-linux)")
 
@@ -298,7 +298,7 @@ def test_a_really_full_volume_while_copying(tmp_path, on_a_small_volume):
     )
     assert output.startswith(f"cannot copy disk {source} to {tmp_path}/volume/sandbox.vhdx: No space left on device: ")
     assert f"needs {-(-len(NOISE) // 4096) * 4096} bytes, " in output
-    assert output.rstrip().endswith(f"free on {tmp_path}/volume; free some space and try again")
+    assert output.rstrip().endswith(f"free on {tmp_path}/volume; free some space on its volume and run the task again")
 
 
 @pytest.mark.posix

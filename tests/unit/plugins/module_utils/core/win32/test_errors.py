@@ -1,19 +1,19 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Codes, their classes and sentences: what Windows returns becomes what a person searches for."""
+"""Test Windows error codes: their classes, messages and remedies."""
 
 from __future__ import annotations
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition, Unavailable
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.win32 import errors
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.win32 import errors, vmcompute
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def hresult(code):
-    """As ctypes gives it: signed."""
+    """Return the HRESULT as the signed number that ctypes returns."""
     return code - (1 << 32) if code >> 31 else code
 
 
@@ -26,7 +26,7 @@ def hresult(code):
         (0xC0370106, 0xC0370106),
         (0x80004005, 0x80004005),
         (0xC0000022, 0xC0000022),
-        # The severity and the customer bit do not matter.
+        # The severity bit and the customer bit do not change the result.
         (0x00070005, 0x5),
         (0xA0070005, 0x5),
     ],
@@ -58,6 +58,25 @@ def test_odd_titles_and_suffixes_are_kept():
     assert mount.message.endswith(" (0x3) (first call)")
 
 
+def test_two_sentences_of_hcsshim_name_a_path(monkeypatch):
+    monkeypatch.setattr(vmcompute.DLL, "call", lambda *_: hresult(0x80070005))
+    for process, title in (
+        (vmcompute.process_base_image, "hcsshim::ProcessBaseLayer"),
+        (vmcompute.process_utility_image, "hcsshim::ProcessUtilityVMImage"),
+    ):
+        with pytest.raises(errors.Win32Error) as caught:
+            process("C:\\root\\snapshots\\1")
+        assert caught.value.message == f"{title} \\\\?\\C:\\root\\snapshots\\1: {errors.message(5)} (0x5)"
+        assert caught.value.details["call"].startswith("Process")
+
+
+def test_a_layer_that_another_program_has_prepared():
+    error = errors.hcs_error("PrepareLayer", "PrepareLayer", hresult(0x800700B7))
+    assert isinstance(error, Unavailable)
+    assert "a container runs in it" in error.details["advice"]
+    assert not isinstance(errors.hcs_error("ImportLayer", "ImportLayer", hresult(0x800700B7)), Unavailable)
+
+
 def test_other_calls_name_their_subject():
     error = errors.call_error("OpenVirtualDisk", 32, r"C:\1\sandbox.vhdx")
     assert error.message.startswith(r"OpenVirtualDisk C:\1\sandbox.vhdx: ")
@@ -74,7 +93,7 @@ def test_other_calls_name_their_subject():
         (errors.ERROR_DISK_FULL, Unavailable, "unavailable"),
         (errors.ERROR_ACCESS_DENIED, FailedPrecondition, "failed_precondition"),
         (errors.ERROR_PRIVILEGE_NOT_HELD, FailedPrecondition, "failed_precondition"),
-        # Not "not_found": that would read as if there were no such snapshot.
+        # "not_found" would mean that the snapshot does not exist.
         (errors.ERROR_FILE_NOT_FOUND, errors.Win32Error, "internal"),
         (0xC0370106, errors.Win32Error, "internal"),
     ],
@@ -87,7 +106,7 @@ def test_codes_have_classes(code, kind, reply):
 
 
 def test_a_prefix_keeps_code_and_class():
-    error = errors.call_error("AttachVirtualDisk", 19, "x").prefixed("failed to create scratch layer")
+    error = errors.call_error("AttachVirtualDisk", 19, "x").with_context("failed to create scratch layer")
     assert isinstance(error, errors.Win32Error)
     assert error.winerror == 19
     assert "BitLocker" in error.details["advice"]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the package does where there is no Windows, and the parts of it that need none."""
+"""Test the package on systems other than Windows, and the parts that work on every system."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pkgutil
 import struct
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import win32
@@ -37,7 +39,7 @@ def recording():
     trace.stop()
 
 
-# -- where there is no Windows -----------------------------------------------
+# -- other systems -----------------------------------------------------------
 
 
 def test_every_module_imports():
@@ -63,13 +65,13 @@ def test_errors_do_not_load_ctypes():
         advapi32.is_administrator,
     ],
 )
-def test_calls_say_that_this_is_no_windows(call):
+def test_calls_fail_on_other_systems(call):
     with pytest.raises(NotImplementedHere, match="is a part of Windows, and this host runs"):
         call()
 
 
 @pytest.mark.posix
-def test_privileges_say_that_this_is_no_windows():
+def test_privileges_fail_on_other_systems():
     with pytest.raises(NotImplementedHere), advapi32.privileges(advapi32.BACKUP):
         raise AssertionError("not reached")
 
@@ -99,7 +101,7 @@ def test_long_paths(path, long):
 
 
 @pytest.mark.parametrize("path", ["", "x", "x\\y", "C:", "C:x", "\\x", "..\\x", "/etc/passwd"])
-def test_a_relative_path_has_no_long_form(path):
+def test_a_relative_path_does_not_have_a_long_form(path):
     with pytest.raises(InvalidArgument, match="not an absolute Windows path"):
         kernel32.long_path(path)
 
@@ -111,11 +113,11 @@ def test_a_path_below_a_root_is_a_plain_one():
             safefile.open_file(root, path, 0)
 
 
-# -- who has a file open -------------------------------------------------------
+# -- processes that have a file open -------------------------------------------
 
 
 def test_processes_are_read(monkeypatch):
-    """Wine has no answer to this. Behind their number comes a list of ids, each as wide as a pointer."""
+    """Wine does not implement this call. It returns the number of ids, then the ids, each of the size of a pointer."""
     seen = []
 
     def answer(export, file, _status, buffer, size, kind):
@@ -127,6 +129,19 @@ def test_processes_are_read(monkeypatch):
     file = kernel32.Handle(1, "C:\\layer\\sandbox.vhdx")
     assert ntdll.get_processes(file) == [4, 4711, 1 << 31]
     assert seen == [("NtQueryInformationFile", file, 8192, 47)]
+
+
+@pytest.mark.parametrize("moved", [0, 700, -300])
+def test_the_start_of_windows_does_not_move_with_its_clock(monkeypatch, moved):
+    """BootTime moves when the clock is set; BootTimeBias is the sum of these moves."""
+
+    def answer(export, kind, buffer, size, _length):
+        assert (export, kind, size) == ("NtQuerySystemInformation", 3, 48)
+        ctypes.memmove(buffer, struct.pack("<3q2I2q", 1000 + moved, 0, 0, 0, 0, moved, 0), 48)
+        return 0
+
+    monkeypatch.setattr(ntdll.DLL, "call", answer)
+    assert ntdll.get_boot_time() == 1000
 
 
 # -- the trace ---------------------------------------------------------------
@@ -144,7 +159,7 @@ def test_calls_are_recorded_in_the_order_of_entry(recording):
             inner.failed = 0x80004005
         outer.result = 7
     first, second = trace.stop()
-    assert first.pop("seconds") >= second.pop("seconds") >= 0
+    assert first.pop("microseconds") >= second.pop("microseconds") >= 0
     assert first == {"call": "a.Outer", "arguments": {"path": "C:\\1"}, "result": 7}
     assert second == {"call": "a.Inner", "arguments": {}, "error": "0x80004005"}
 
@@ -158,10 +173,27 @@ def test_what_raises_on_its_way_is_recorded_too(recording):
     assert "NUL" in record["error"]
 
 
+def test_threads_do_not_see_each_others_calls():
+    """Each thread records a call before any thread ends its trace."""
+    barrier = threading.Barrier(8, timeout=30)
+
+    def record(number):
+        trace.start()
+        barrier.wait()
+        with trace.Call(f"a.Call{number}", {}):
+            barrier.wait()
+        return [record["call"] for record in trace.stop()]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(record, range(8)))
+    assert found == [[f"a.Call{number}"] for number in range(8)]
+    assert trace.stop() == []
+
+
 # -- libraries ---------------------------------------------------------------
 
 
 @pytest.mark.posix
-def test_what_is_missing_cannot_be_told_elsewhere():
+def test_missing_exports_are_known_on_windows_only():
     with pytest.raises(NotImplementedHere):
         library.Library("kernel32.dll", "every Windows", {}).missing()

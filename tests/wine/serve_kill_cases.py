@@ -1,0 +1,253 @@
+# Copyright (c) 2026 wcow.snapshotter maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+r"""Kill the proxy snapshotter on a named pipe with the Windows layer store, in Windows Python: run by test_kill.py.
+
+    python serve_kill_cases.py FOLDER
+
+makes every call of ``tests/reliability/served.py`` once, and then kills the server at the failpoints of the Windows
+layer store that these calls pass, each once. It prints how many calls, failpoints and kills there were; a failure is an
+exception. ``tests/reliability/test_serve_kill.py`` has the other failpoints, and all of them in each call. The servers
+are::
+
+    python serve_kill_cases.py
+
+They take a line of JSON from standard input: the address, the root, and what to do at failpoints. They stop when
+standard input ends. So a server can start, which takes a second here, while another one is still under test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+from core import failpoint
+
+#: The exit code of a process that ended itself at a failpoint.
+KILLED = 1
+
+GIB = 1024**3
+
+#: The first part of the names of failpoints that are around calls of Windows, or in files that only this store has.
+OF_WINDOWS = ("folder", "import", "kernel32", "offreg", "record", "scratch", "virtdisk", "vmcompute")
+
+
+class Server:
+    """A process that has imported the server, and waits for ``start``."""
+
+    def __init__(self):
+        # Its messages go to those of this process.
+        self._process = subprocess.Popen([sys.executable, "-X", "utf8", __file__], stdin=subprocess.PIPE, text=True)
+
+    def start(self, address, root, **settings):
+        self._process.stdin.write(json.dumps({"address": address, "root": root, **settings}) + "\n")
+        self._process.stdin.flush()
+
+    def is_alive(self):
+        return self._process.poll() is None
+
+    def stop(self):
+        """Stop it. Return its exit code."""
+        self._process.stdin.close()
+        return self._process.wait(120)
+
+
+class Servers:
+    """Servers, one of which is always ready. A context manager."""
+
+    def __init__(self, address):
+        self._address = address
+        self._next = Server()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._next.stop()
+
+    def start(self, root, **settings):
+        started, self._next = self._next, Server()
+        started.start(self._address, root, **settings)
+        return started
+
+    def client(self, server):
+        return served.wait_for(self._address, server.is_alive)
+
+
+def serve():
+    """Be a server."""
+    from core.serve import main as program
+
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    job = json.loads(line)
+    failpoint._FATAL, failpoint._LOG = job.get("die", ""), job.get("log", "")
+    failpoint._ARMED = bool(failpoint._FATAL or failpoint._LOG)
+
+    def stop_at_end():
+        sys.stdin.read()
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=stop_at_end, daemon=True).start()
+    return program.main(["--address", job["address"], "--root", job["root"], "--layers", "windows"])
+
+
+class Direct:
+    """What ``served.fill`` and ``served.state`` need of a client, on a store of this process. A context manager."""
+
+    def __init__(self, root):
+        self._store = open_store(root, "windows", lambda _layer_id: None)
+        self.connection = self
+        self.usage = lambda _plugin, key: self._store.usage(key)
+        self.mounts = lambda _plugin, key: self._store.mounts(key)
+        self.snapshots = lambda _plugin, *filters: self._store.walk(*filters)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._store.close()
+
+    def prepare(self, _plugin, key, parent="", labels=None):
+        self._store.prepare(key, parent, labels)
+
+    def view(self, _plugin, key, parent=""):
+        self._store.view(key, parent)
+
+    def call(self, _method, request):
+        self._store.commit(request["name"], request["key"], request["labels"], request["parent"])
+
+
+def fill(top, name=""):
+    """Make a store, for a call if one is named. Return its root."""
+    root = os.path.join(top, "root")
+    with Direct(root) as direct:
+        served.fill(direct, root)
+    if name and served.CALLS[name].given is not None:
+        served.CALLS[name].given(root)
+    return root
+
+
+def look(root):
+    """Return what a client would see, while no server runs."""
+    with Direct(root) as direct:
+        return served.state(direct)
+
+
+def check_store(root, what):
+    """No server runs: records and layers agree, no layer is attached, and the check finds nothing that stays."""
+    store = open_store(root, "windows", lambda _layer_id: None)
+    try:
+        infos = store.walk()
+        ids = {str(info.id) for info in infos}
+        assert set(os.listdir(os.path.join(root, "snapshots"))) == ids, what
+        for layer_id in ids:
+            # A layer that can be renamed is not attached.
+            path = served.path(root, layer_id)
+            os.rename(path, path + "-moved")
+            os.rename(path + "-moved", path)
+        findings = check(store).findings
+        assert {finding.code for finding in findings} <= {"stale_locks", "stale_mark"}, (what, findings)
+        if findings:
+            check(store, repair=True)
+            assert not check(store).findings, what
+    finally:
+        store.close()
+    transport = os.path.join(root, "transport")
+    assert not os.path.isdir(transport) or os.listdir(transport) == [], what
+
+
+def choose(passed):
+    """Return the failpoints to try, of those that a call passes in this order.
+
+    Between the end of one call of Windows and the begin of the next one, nothing changes on disk.
+    """
+    for previous, point in itertools.pairwise(["", *passed]):
+        is_repeated = previous.endswith(".after") and point.endswith(".before")
+        if point.partition(".")[0] in OF_WINDOWS and not is_repeated:
+            yield point
+
+
+def try_call(servers, top, name):
+    """Make a call. Return the names of the failpoints that the server passes, and the state after it."""
+    root, log = fill(top, name), os.path.join(top, "points")
+    server = servers.start(root, log=log)
+    with servers.client(server) as client:
+        problem = served.call(client, name)
+        assert problem == "", (name, problem)
+    # Layers are destroyed after the answer.
+    assert server.stop() == 0, name
+    after = look(root)
+    check_store(root, name)
+    passed = []
+    if os.path.exists(log):
+        with open(log, encoding="utf-8") as file:
+            passed = list(dict.fromkeys(file.read().split()))
+    shutil.rmtree(top)
+    return passed, after
+
+
+def kill(servers, top, name, point, before, after):
+    """Kill a server at a failpoint. Return whether it died there."""
+    root = fill(top, name)
+    server = servers.start(root, die=point)
+    problem = "killed"
+    try:
+        with servers.client(server) as client:
+            problem = served.call(client, name)
+    except (served.NotStarted, SnapshotterError):
+        # It can die at its start, because it destroys then what waits for that.
+        pass
+    code = server.stop()
+    assert code in (KILLED, 0), (name, point, code)
+    server = servers.start(root)
+    with servers.client(server) as client:
+        found = served.state(client)
+        assert found in ([after] if problem == "" else [before, after]), (name, point, problem, found)
+        if found != after:
+            served.call(client, name)
+            assert served.state(client) == after, (name, point)
+    assert server.stop() == 0, (name, point)
+    check_store(root, (name, point))
+    shutil.rmtree(top)
+    return code == KILLED
+
+
+def main(top):
+    template = os.path.join(top, "template.vhdx")
+    vhdx.create(template, 20 * GIB)
+    for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
+        os.environ[name] = template
+    chosen = {}
+    with Servers(rf"\\.\pipe\wcow-kill-{os.getpid()}") as servers:
+        # All stores have the same path, which the states contain.
+        store = os.path.join(top, "store")
+        before = look(fill(store))
+        shutil.rmtree(store)
+        for name in served.CALLS:
+            points, after = try_call(servers, store, name)
+            for point in choose(points):
+                chosen.setdefault(point, (name, point, before, after))
+        kills = sum(kill(servers, store, *each) for each in chosen.values())
+    print(len(served.CALLS), len(chosen), kills)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(serve())
+    # A server does not need these, and starts faster without them.
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import SnapshotterError
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.serve.store import open_store
+    from ansible_collections.wcow.snapshotter.tests.reliability import served
+
+    os.makedirs(sys.argv[1], exist_ok=True)
+    main(sys.argv[1])
