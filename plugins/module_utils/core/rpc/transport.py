@@ -142,9 +142,12 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _is_socket(path: str) -> bool:
+def _can_be_served(path: str) -> bool:
+    """Return False for what no server listens on. One look decides: a server that starts replaces an old socket."""
     try:
         return stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
 
@@ -166,8 +169,7 @@ def _connect_error(error: OSError, path: str) -> SnapshotterError:
         )
     if error.errno is None or error.errno == errno.ENAMETOOLONG:
         return InvalidArgument(f"cannot connect to {path}: {error}; use a shorter path", address=path)
-    if _is_socket(path) or (isinstance(error, ConnectionRefusedError) and not os.path.lexists(path)):
-        # A server that starts replaces the socket of an ended one, perhaps at this moment.
+    if _can_be_served(path):
         return NotListening(
             f"containerd does not run: no process listens on {path} ({_reason(error)}); start containerd, or correct "
             "the address",

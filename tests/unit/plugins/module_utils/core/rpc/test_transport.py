@@ -156,13 +156,22 @@ def test_no_server(path: str) -> None:
 
 
 def test_a_socket_that_is_replaced_meanwhile(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is refused, and then the starting server deletes the socket of the ended one."""
+    """The connection is refused, and the server that starts deletes the old socket, before or after a look."""
 
     class Refused(socket.socket):
         def connect(self, address: Any) -> None:
             raise ConnectionRefusedError(111, "Connection refused")
 
+    def look(looked_at: str, **_options: Any) -> Any:
+        """The new socket is there after this look."""
+        with open(looked_at, "xb"):
+            pass
+        raise FileNotFoundError(2, "No such file or directory")
+
     monkeypatch.setattr(socket, "socket", Refused)
+    with pytest.raises(NotListening, match="no process listens on"):
+        UnixSocket(path, soon())
+    monkeypatch.setattr(os, "stat", look)
     with pytest.raises(NotListening, match="no process listens on"):
         UnixSocket(path, soon())
 
