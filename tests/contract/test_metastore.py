@@ -143,7 +143,7 @@ def test_create_active(empty: Metastore) -> None:
         assert (first.kind, second.kind, view.kind) == (ACTIVE, ACTIVE, VIEW)
         assert len({first.id, second.id, view.id}) == 3
         assert first.parent_ids == second.parent_ids == view.parent_ids == ()
-        assert tx.commit_active("active-1", "committed-1", Usage(0, 0)) == first.id
+        assert tx.commit_active("active-1", "committed-1", Usage(0, 0)).id == first.id
         child = tx.create_snapshot(ACTIVE, "active-3", "committed-1")
         assert child.parent_ids == (first.id,)
 
@@ -175,12 +175,14 @@ def test_create_checks_parent_before_key(store: Metastore) -> None:
 def test_commit(store: Metastore) -> None:
     with store.write() as tx:
         number = tx.get_info("active-2").info.id
-        assert tx.commit_active("active-2", "committed-3", Usage(5, 6), {"l": "1"}) == number
+        committed = tx.commit_active("active-2", "committed-3", Usage(5, 6), {"l": "1", "empty": ""})
+        assert committed.id == number
         with pytest.raises(NotFound):
             tx.get_snapshot("active-2")
         with pytest.raises(FailedPrecondition):
             tx.get_snapshot("committed-3")
         record = tx.get_info("committed-3")
+        assert record.info == committed
         assert (record.info.kind, record.info.parent, record.info.labels) == (COMMITTED, "committed-1", {"l": "1"})
         assert record.usage == Usage(5, 6)
 
@@ -407,7 +409,7 @@ def test_threads_that_create_and_change_one_file_lose_nothing(tmp_path: Any, fig
             with store.write() as tx:
                 ids.append(tx.create_snapshot(ACTIVE, key, f"name-{thread}-0" if number else "").id)
             with store.write() as tx:
-                kept[name] = tx.commit_active(key, name, Usage(thread, number), {"thread": str(thread)})
+                kept[name] = tx.commit_active(key, name, Usage(thread, number), {"thread": str(thread)}).id
             if number % 2:
                 with store.write() as tx:
                     assert tx.remove(name)[0] == kept.pop(name)

@@ -23,7 +23,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    BinaryIO,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+)
 
 from . import labels as label_rules
 from . import model
@@ -335,15 +348,16 @@ class Snapshotter:
         # Not durable: after a power cut all locks are free, so a lock owner that is lost has ended anyway.
         with self.store.write(durable=False) as tx:
             try:
-                tx.get_info(key)
+                snapshot = tx.get_snapshot(key)
             except NotFound as error:
                 raise error.with_context(f"failed to get storage info for {key}") from None
-            tx.get_snapshot(key)
-            info, parent = self._check_commit(tx, key, name, parent)
+            with self._commit_context():
+                info, parent = tx.check_commit(key, name, parent)
             lock = self._lock(tx, key, info.id)
             try:
-                parents = self.directories.directories(tx.parent_ids(parent))
-                self._recover(tx, info.id, *tx.parent_ids(parent))
+                parent_ids = snapshot.parent_ids or tx.parent_ids(parent)
+                parents = self.directories.directories(parent_ids)
+                self._recover(tx, info.id, *parent_ids)
                 tx.set_owner(key, f"process {os.getpid()} since {model.now()}")
             except BaseException:
                 lock.release()
@@ -361,15 +375,14 @@ class Snapshotter:
         """Convert the layer and record the result; the caller holds the lock of ``key``."""
         usage = self._convert(key, info, parents)
         failpoint("commit.record")
-        with self.store.write() as tx:
-            self._check_commit(tx, key, name, parent)
-            tx.commit_active(key, name, usage, labels, parent)
-            return tx.get_info(name).info
+        with self.store.write() as tx, self._commit_context():
+            return tx.commit_active(key, name, usage, labels, parent)
 
     @staticmethod
-    def _check_commit(tx: Transaction, key: str, name: str, parent: str) -> Tuple[Info, str]:
+    @contextlib.contextmanager
+    def _commit_context() -> Iterator[None]:
         try:
-            return tx.check_commit(key, name, parent)
+            yield
         except SnapshotterError as error:
             raise error.with_context("failed to commit snapshot") from None
 

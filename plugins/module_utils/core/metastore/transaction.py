@@ -259,8 +259,8 @@ class Transaction:
 
     def commit_active(
         self, key: str, name: str, usage: Usage, labels: Optional[Mapping[str, str]] = None, parent: str = ""
-    ) -> int:
-        """Turn the active ``key`` into the committed ``name``: same id, new labels, both times reset. Returns the id.
+    ) -> Info:
+        """Turn the active ``key`` into the committed ``name``: same id, new labels, both times reset. Returns its info.
 
         An active snapshot without a parent may get one here ("rebase"). Raises
         as ``check_commit`` does.
@@ -272,8 +272,8 @@ class Transaction:
             "holder = NULL WHERE id = ?",
             (name, COMMITTED, parent or None, time, time, usage.size, usage.inodes, info.id),
         )
-        self._write_labels(name, info.id, labels or {})
-        return info.id
+        kept = self._write_labels(name, info.id, labels or {})
+        return info._replace(name=name, kind=COMMITTED, parent=parent, created=time, updated=time, labels=kept)
 
     def check_remove(self, key: str) -> Tuple[int, str]:
         """Make the checks of ``remove`` only; the id and the kind of the snapshot. Raises as ``remove``."""

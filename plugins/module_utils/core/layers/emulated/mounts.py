@@ -197,7 +197,10 @@ def refuse_mounted_for_writing(directory: str) -> None:
 
 def _records(directory: str) -> List[Record]:
     """The records of a layer's mounts: those that the layer lists and that name the layer."""
-    records = [_read_record(target) for target in _listed(directory)]
+    listed = _listed(directory)
+    if not listed:
+        return []
+    records = [_read_record(target) for target in listed]
     real = os.path.realpath(directory)
     return [record for record in records if record and record["directory"] == real]
 
