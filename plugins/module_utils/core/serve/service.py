@@ -30,7 +30,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
-from ..containerd.messages import ACTIVE, COMMITTED, METHODS, TIMESTAMP, VIEW, Method
+from ..containerd.messages import ACTIVE, COMMITTED, METHODS, SNAPSHOT, TIMESTAMP, VIEW, Method
 from ..containerd.times import parse_rfc3339
 from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, NotImplementedHere, SnapshotterError
 from ..labels import SNAPSHOT_REF
@@ -43,8 +43,10 @@ from ..snapshotter import Snapshotter
 from .removals import Removals
 from .store import Stores
 
-#: The snapshots in one message of a list (services/snapshots/service.go).
+#: The snapshots in one message of a list (services/snapshots/service.go), and the bytes after which it is sent sooner.
+#: A client takes messages of 16 MiB, and the labels of one snapshot can have 8 MiB (metastore.transaction).
 LIST_PAGE = 100
+LIST_BYTES = 4 << 20
 
 # Times that are kept in their encoded form: two for each snapshot of a large store.
 _REMEMBERED_TIMES = 40_000
@@ -294,10 +296,7 @@ class Service:
         infos = store.walk(*message["filters"])
         if not message["filters"]:
             infos = list(_shown_to_collector(infos))
-        return (
-            {"infos": [_message_of(info) for info in infos[start : start + LIST_PAGE]]}
-            for start in range(0, len(infos), LIST_PAGE)
-        )
+        return _pages(protobuf.encode(SNAPSHOT, _message_of(info)) for info in infos)
 
     @staticmethod
     def _usage(store: Snapshotter, message: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -319,6 +318,20 @@ def _shown_to_collector(infos: Iterable[Info]) -> Iterator[Info]:
     for info in infos:
         if is_created_by_containerd(info.name):
             yield info if is_created_by_containerd(info.parent) else info._replace(parent="")
+
+
+def _pages(infos: Iterable[bytes]) -> Iterator[Dict[str, Any]]:
+    """Return the messages of a list, given encoded snapshots."""
+    page: List[bytes] = []
+    size = 0
+    for info in infos:
+        if page and (len(page) == LIST_PAGE or size + len(info) > LIST_BYTES):
+            yield {"infos": page}
+            page, size = [], 0
+        page.append(info)
+        size += len(info)
+    if page:
+        yield {"infos": page}
 
 
 def _message_of(info: Info) -> Dict[str, Any]:

@@ -18,7 +18,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels impor
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import file as metastore_file
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.proxy.messages import CHECK, GET_HEALTH
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.rpc import protobuf
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.rpc import grpc, protobuf
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.serve.service import (
     LIST_PAGE,
     Service,
@@ -99,6 +99,17 @@ def test_a_long_list_comes_in_pages(calls: Calls, store: Snapshotter) -> None:
     assert calls.names("name==k8s.io/7/a", "name==k8s.io/3/a") == ["k8s.io/3/a", "k8s.io/7/a"]
     with pytest.raises(errors.InvalidArgument, match="filters: parse error"):
         calls.stream("List", filters=["name=="])
+
+
+def test_a_message_of_a_list_is_not_too_long_for_a_client(service: Service, store: Snapshotter) -> None:
+    for number in range(12):
+        store.prepare(f"k8s.io/{number}/a", labels={str(label): "x" * 4000 for label in range(400)})
+    store.prepare("k8s.io/99/a", labels={str(label): "x" * 4000 for label in range(2000)})
+    encoded = list(service.call("/containerd.services.snapshots.v1.Snapshots/List", b""))
+    pages = [[info["name"] for info in protobuf.decode(messages.SNAPSHOTS, page)["infos"]] for page in encoded]
+    assert [name for page in pages for name in page] == [info.name for info in store.walk()]
+    assert [len(page) for page in pages] == [2, 2, 2, 2, 2, 2, 1]
+    assert max(map(len, encoded)) < grpc.MAX_MESSAGE
 
 
 def test_requests_that_cannot_be_read(service: Service) -> None:
