@@ -8,11 +8,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from ..plugin_utils._action import SnapshotterAction, drop_unset
-from ..plugin_utils._payload import payload
 from ..plugin_utils._version import collection_version
-
-# Before Ansible forks a process for each task.
-payload("service")
 
 
 class ActionModule(SnapshotterAction):

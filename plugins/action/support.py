@@ -19,13 +19,9 @@ from ansible.release import __version__ as ansible_version
 
 from ..module_utils.core.files import refuse_special
 from ..plugin_utils._action import SnapshotterAction, TaskFailure
-from ..plugin_utils._payload import payload
 from ..plugin_utils._redact import redact
 from ..plugin_utils._text import one_line
 from ..plugin_utils._version import collection_version
-
-# Before Ansible forks a process for each task.
-payload("service")
 
 FORMAT = "wcow.snapshotter.support"
 VERSION = 1

@@ -20,14 +20,12 @@ from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 
 from . import _command
-from ._call import call
-from ._payload import payload
+from ._call import call, preload
 from ._reply import PROTOCOL, RERUN, NodeFailure, Output, Reply, is_from_windows, unusable
 from ._shapes import ADVICE, RESULTS, Malformed, fit
 from ._text import as_json, one_line, without_secrets
 
-# Ansible imports action plugins before it forks a process for each task, so this builds the payload once per run.
-payload()
+preload()
 
 #: Whether the connection ssh runs each command for Windows as a PowerShell script (ansible-core 2.17
 #: plugins/connection/ssh.py, exec_command). Later releases pass it on as it is.

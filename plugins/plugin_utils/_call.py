@@ -17,7 +17,7 @@ import zlib
 from typing import Callable, Iterator, Sequence, Union
 
 from . import _loader
-from ._payload import payload
+from ._payload import KINDS, payload
 from ._reply import RERUN, NodeFailure, Output, Reply, parse
 
 #: Bytes in a line of base64, 64 KiB of text: PSRP sends each line as one object, and objects have a quota (10 MB).
@@ -70,6 +70,18 @@ def loader_line(function: Callable[..., None], *arguments: Union[str, int]) -> s
     program = f"{source_of(function)}\n{function.__name__}({','.join(map(ascii, arguments))})"
     packed = base64.b64encode(zlib.compress(program.encode("ascii"), 9)).decode("ascii")
     return f"import base64,zlib;exec(zlib.decompress(base64.b64decode('{packed}')))"
+
+
+def preload() -> None:
+    """Make what all calls send: the payloads and the loader.
+
+    Ansible imports action plugins before it forks a process for each task and node. What they make at their import, no
+    process has to make again.
+    """
+    for kind in KINDS:
+        payload(kind)
+    for function in (_loader.load, _loader.receive):
+        source_of(function)
 
 
 def call(

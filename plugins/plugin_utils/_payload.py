@@ -75,6 +75,9 @@ WITH = {"own": (*_FIND, "formats/commandline.py"), "containerd": _ASK, "service"
 #: What is not sent, by the kind of a payload: that for tasks on a store (``own``, ``containerd``) or for the service.
 WITHOUT = {"own": NOT_SENT + CONTAINERD + SERVICE, "containerd": NOT_SENT + SERVICE, "service": NOT_SENT}
 
+#: The kinds of payloads.
+KINDS = tuple(WITHOUT)
+
 _LINTER_COMMENT = re.compile(rb"  # (?:type: ignore|noqa|pylint: ).*")
 
 
@@ -93,12 +96,11 @@ def build(core: pathlib.Path, without: Sequence[str] = NOT_SENT, but: Sequence[s
     that they name. The bytes depend on the names and contents of the files alone.
     Raises OSError if a file cannot be read, SyntaxError if one is not Python.
     """
-    sources: Dict[str, bytes] = {
-        "core/" + path.relative_to(core).as_posix(): strip(path.read_bytes())
-        for path in core.rglob("*.py")
-        if path.relative_to(core).as_posix() in but
-        or not any(path == core / name or core / name in path.parents for name in without)
-    }
+    sources: Dict[str, bytes] = {}
+    for path in core.rglob("*.py"):
+        name = path.relative_to(core).as_posix()
+        if name in but or not any(name == left_out or name.startswith(left_out + "/") for left_out in without):
+            sources["core/" + name] = strip(path.read_bytes())
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(sources, key=lambda name: (name != BOOT, name)):
@@ -126,13 +128,13 @@ def strip(source: bytes) -> bytes:
     the line numbers of this collection.
     """
     lines = source.split(b"\n")
-    tree = ast.parse(source)
-    fields = {id(node) for owner in ast.walk(tree) if isinstance(owner, ast.ClassDef) for node in owner.body}
+    nodes = list(ast.walk(ast.parse(source)))
+    fields = {id(node) for owner in nodes if isinstance(owner, ast.ClassDef) for node in owner.body}
     text: Set[int] = set()  # lines of strings, where # does not begin a comment
     uses: Counter[str] = Counter()
     types: List[ast.ImportFrom] = []
     exports: List[ast.stmt] = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
@@ -229,6 +231,6 @@ def _blank(lines: List[bytes], node: ast.stmt) -> None:
 
 
 @functools.cache
-def payload(kind: str = "own") -> Payload:
-    """The payload of a kind: ``own``, ``containerd`` or ``service``. It is built once in a process."""
+def payload(kind: str) -> Payload:
+    """The payload of a kind, one of ``KINDS``. It is built once in a process."""
     return build(CORE, WITHOUT[kind], WITH[kind])

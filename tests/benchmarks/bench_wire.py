@@ -72,7 +72,7 @@ def bench_task(directory: pathlib.Path) -> None:
 
 def bench_start(directory: pathlib.Path) -> None:
     """Measure a task on the node (loader, cached payload, core, reply), and the start of Python alone."""
-    code = _payload.payload()
+    code = _payload.payload("own")
     path = directory / f"wcow-{code.digest}.zip"
     path.write_bytes(code.data)
     line = _call.loader_line(_loader.load, str(path), code.digest, code.boot.start, code.boot.stop)

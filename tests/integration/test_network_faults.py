@@ -135,7 +135,7 @@ class Field:
         sample.write_layer(self.lab.controller() / "files" / "base.tar.gz")
         sample.write_image(self.lab.controller() / "files" / "image.tar", "10.0.20348.1")
         package.write_package(self.lab.controller() / "files" / "python.zip", "3.12.10")
-        code = payload()
+        code = payload("own")
         for node in self.lab.nodes:
             cached = self.lab.file(node, f"Program Files/wcow/payload/wcow-{code.digest}.zip")
             cached.parent.mkdir(parents=True)

@@ -58,7 +58,7 @@ def test_cases(winpython, folder):
 
 def test_from_the_payload(winpython, folder):
     """As on a node: the core is only in memory, even for the process that destroys layers."""
-    (folder.path / "payload.zip").write_bytes(payload().data)
+    (folder.path / "payload.zip").write_bytes(payload("own").data)
     operations = [
         ("prepare", {"key": "key"}),
         ("commit", {"name": "base", "key": "key"}),
@@ -70,7 +70,7 @@ def test_from_the_payload(winpython, folder):
         "layers": "windows",
         "operations": [{"operation": name, "arguments": arguments} for name, arguments in operations],
     }
-    boot = payload().boot
+    boot = payload("own").boot
     program = (
         f"path = r'{folder.windows}\\payload.zip'; data = open(path, 'rb').read(); names = {{'__name__': 'boot'}}; "
         f"exec(data[{boot.start}:{boot.stop}], names); raise SystemExit(names['run'](path, data))"

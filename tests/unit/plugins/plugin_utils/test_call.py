@@ -314,3 +314,24 @@ def test_short_names_do_not_change_the_loader(function):
     # Arguments of instructions are indexes of constants. They differ, because only ``written`` has a docstring.
     assert sent.co_code[::2] == written.co_code[::2]
     assert len(sent.co_varnames) == len(written.co_varnames)
+
+
+def test_a_task_makes_nothing_that_all_tasks_send():
+    """Ansible forks a process for each task and node, and imports the action plugin before."""
+    program = """
+from ansible_collections.wcow.snapshotter.plugins.action import snapshot_info
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _call, _payload
+from ansible_collections.wcow.snapshotter.plugins.plugin_utils._reply import Output
+
+made = [function.cache_info().misses for function in (_payload.payload, _payload.strip, _call.source_of)]
+answers = iter(2 * len(_payload.KINDS) * ['{"protocol": 1, "need_payload": 0, "python": 50921472}'])
+for kind in _payload.KINDS:
+    try:
+        _call.call(lambda text: Output(0, next(answers), ""), "python", "/d", "{}", (), kind)
+    except _call.NodeFailure:
+        pass
+assert next(answers, None) is None
+assert made == [function.cache_info().misses for function in (_payload.payload, _payload.strip, _call.source_of)]
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
