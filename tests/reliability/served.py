@@ -256,6 +256,12 @@ def fork_servers() -> None:
     """Answer jobs from standard input until it ends. One server runs at a time."""
     running = 0
     ended: dict[int, int] = {}
+
+    def end_running() -> None:
+        if running and running not in ended:
+            os.kill(running, signal.SIGKILL)
+            os.waitpid(running, 0)
+
     for line in sys.stdin.buffer:
         job = json.loads(line)
         wanted = job.get("wait") or job.get("look")
@@ -266,10 +272,8 @@ def fork_servers() -> None:
                     ended[process] = os.waitstatus_to_exitcode(status)
             answer = ended.get(wanted)
         else:
-            if running and running not in ended:
-                # A test that fails leaves it, and the next one would talk to it.
-                os.kill(running, signal.SIGKILL)
-                os.waitpid(running, 0)
+            # A test that fails leaves it, and the next one would talk to it.
+            end_running()
             answer = running = os.fork()
             if not running:
                 status = 1
@@ -284,6 +288,7 @@ def fork_servers() -> None:
                     os._exit(status)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    end_running()
 
 
 if __name__ == "__main__":
