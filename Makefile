@@ -13,7 +13,8 @@ COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
 LANES := lint unit contract reliability integration peers sanity
 LONG_LANES := faults molecule browser docs
-PYTEST := tests/in_memory pytest -n 2
+# A test goes to the worker that has nothing to do.
+PYTEST := tests/in_memory pytest -n 2 --dist worksteal
 
 export PATH := $(VENV)/bin:$(PATH)
 # ansible-core does not start in a locale other than UTF-8.
@@ -148,13 +149,13 @@ contract: venv ## Test the snapshotter contract on each layer store
 	WCOW_REPORT=$(REPORT) $(PYTEST) tests/contract
 
 reliability: venv ## Test kills, power cuts, races, full disks and hostile input: nothing is lost or leaked
-	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal tests/reliability
+	WCOW_REPORT=$(REPORT) $(PYTEST) tests/reliability
 
 integration: venv build ## Run ansible-playbook against lab nodes
-	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m "not long" tests/integration
+	WCOW_REPORT=$(REPORT) $(PYTEST) -m "not long" tests/integration
 
 faults: venv build ## Run the long tests: broken connections at each request, nodes that die, databases under a writer
-	WCOW_REPORT=$(REPORT) $(PYTEST) --dist worksteal -m long tests/integration tests/peers
+	WCOW_REPORT=$(REPORT) $(PYTEST) -m long tests/integration tests/peers
 
 molecule: venv build ## Test each role on its own lab nodes: converge, idempotence, verify
 	tests/in_memory molecule test --all
@@ -175,7 +176,7 @@ sanity: venv ## Run ansible-test sanity, and collect the unit tests with ansible
 	@echo "sanity: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
 wine: venv build ## Test the core on Windows Python in a patched Wine, with stand-ins for Windows DLLs (Debian 12)
-	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) --dist worksteal tests/wine
+	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) tests/wine
 
 FUZZ := 10
 fuzz: venv ## Repeat the tests with generated cases FUZZ times, with different cases each time

@@ -9,13 +9,14 @@ FOR INTERNAL USE OF THE COLLECTION ONLY; it may change without notice.
 from __future__ import annotations
 
 import ast
+import collections
 import functools
 import hashlib
 import io
 import pathlib
 import re
 import zipfile
-from typing import Counter, Dict, List, NamedTuple, Sequence, Set, Tuple, Union
+from typing import Dict, List, NamedTuple, Sequence, Set, Tuple, Union
 
 CORE = pathlib.Path(__file__).parent.parent / "module_utils" / "core"
 
@@ -78,6 +79,12 @@ WITHOUT = {"own": NOT_SENT + CONTAINERD + SERVICE, "containerd": NOT_SENT + SERV
 #: The kinds of payloads.
 KINDS = tuple(WITHOUT)
 
+# The names of the lists of statements in a statement.
+_BLOCKS = ("body", "handlers", "orelse", "finalbody")
+
+# A string, or a word outside strings.
+_WORD = re.compile(rb"\"[^\"\n]*\"|'[^'\n]*'|\w+")
+_LONG_STRING = re.compile(rb"\"\"\"|'''|\\\n")
 _LINTER_COMMENT = re.compile(rb"  # (?:type: ignore|noqa|pylint: ).*")
 
 
@@ -128,13 +135,10 @@ def strip(source: bytes) -> bytes:
     the line numbers of this collection.
     """
     lines = source.split(b"\n")
-    nodes = list(ast.walk(ast.parse(source)))
-    fields = {id(node) for owner in nodes if isinstance(owner, ast.ClassDef) for node in owner.body}
-    text: Set[int] = set()  # lines of strings, where # does not begin a comment
-    uses: Counter[str] = Counter()
+    tree = ast.parse(source)
     types: List[ast.ImportFrom] = []
     exports: List[ast.stmt] = []
-    for node in nodes:
+    for node, is_field in _statements(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
@@ -142,39 +146,51 @@ def strip(source: bytes) -> bytes:
                 if len(node.body) == 1 and not isinstance(node, ast.Module):
                     lines[first.lineno - 1] = b" " * first.col_offset + b"..."
             if isinstance(node, ast.FunctionDef):
-                uses.subtract(_remove_annotations(lines, node))
-        elif isinstance(node, ast.Name):
-            uses[node.id] += 1
-        elif isinstance(node, ast.AnnAssign) and id(node) not in fields:
-            uses.subtract(_remove_annotation(lines, node))
-        elif isinstance(node, (ast.Constant, ast.JoinedStr)):
-            text.update(range(node.lineno, node.end_lineno or 0))
+                _remove_annotations(lines, node)
+        elif isinstance(node, ast.AnnAssign) and not is_field:
+            _remove_annotation(lines, node)
         elif isinstance(node, ast.ImportFrom) and node.module == "typing":
             types.append(node)
+            _blank(lines, node)
         elif isinstance(node, ast.stmt) and _is_export_list(node):
             exports.append(node)
         elif isinstance(node, ast.stmt) and (_is_failpoint(node) or _is_for_annotations(node)):
             _blank(lines, node)
-            uses.subtract(_names(node))
-    for node in exports:
-        if uses["__all__"] == 1:
-            _blank(lines, node)
-    for node in types:
-        _blank(lines, node)
-        used = ", ".join(alias.name for alias in node.names if uses[alias.name])
-        lines[node.lineno - 1] = f"from typing import {used}".encode() if used else b""
+    in_strings = _lines_in_strings(tree) if _LONG_STRING.search(b"\n".join(lines)) else set()
     header = next((number for number, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
     for number, line in enumerate(lines[header:], header):
-        if number not in text:
+        if number not in in_strings:
             lines[number] = b"" if line.lstrip().startswith(b"#") else _LINTER_COMMENT.sub(b"", line)
+    words = collections.Counter(_WORD.findall(b"\n".join(lines)))
+    for node in exports:
+        if words[b"__all__"] == 1:
+            _blank(lines, node)
+    for node in types:
+        used = ", ".join(alias.name for alias in node.names if words[alias.name.encode()])
+        lines[node.lineno - 1] = f"from typing import {used}".encode() if used else b""
     return b"\n".join(lines)
 
 
-def _remove_annotations(lines: List[bytes], node: ast.FunctionDef) -> List[str]:
-    """Remove the annotations of a function, except those of several lines, and return the names in them.
+def _statements(tree: ast.Module) -> List[Tuple[ast.AST, bool]]:
+    """Return a module and all statements in it, each with whether it is in the body of a class itself."""
+    found: List[Tuple[ast.AST, bool]] = [(tree, False)]
+    for node, _is_field in found:  # the loop appends to the list
+        for block in _BLOCKS:
+            found += [(statement, isinstance(node, ast.ClassDef)) for statement in getattr(node, block, ())]
+    return found
 
-    Nothing on a node reads annotations.
-    """
+
+def _lines_in_strings(tree: ast.Module) -> Set[int]:
+    """Return the lines, counted from 0, that begin inside a string: # does not begin a comment there."""
+    found: Set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):
+            found.update(range(node.lineno, node.end_lineno or 0))
+    return found
+
+
+def _remove_annotations(lines: List[bytes], node: ast.FunctionDef) -> None:
+    """Remove the annotations of a function, except those of several lines. Nothing on a node reads annotations."""
     arguments = node.args
     spans: List[Tuple[int, Union[ast.arg, ast.expr], ast.expr]] = []
     for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
@@ -183,28 +199,19 @@ def _remove_annotations(lines: List[bytes], node: ast.FunctionDef) -> List[str]:
     if node.returns is not None:
         arrow = lines[node.returns.lineno - 1].rfind(b" -> ", 0, node.returns.col_offset)
         spans.append((arrow, node.returns, node.returns))
-    names: List[str] = []
     # The last comes first, so that the positions of the others stay right.
     for start, first, annotation in sorted(spans, key=lambda span: (span[1].lineno, span[0]), reverse=True):
         if start >= 0 and first.lineno == annotation.lineno == annotation.end_lineno:
             line = lines[first.lineno - 1]
             lines[first.lineno - 1] = line[:start] + line[annotation.end_col_offset :]
-            names += _names(annotation)
-    return names
 
 
-def _remove_annotation(lines: List[bytes], node: ast.AnnAssign) -> List[str]:
-    """Remove the annotation of a variable that gets a value, as ``_remove_annotations`` does."""
+def _remove_annotation(lines: List[bytes], node: ast.AnnAssign) -> None:
+    """Remove the annotation of a variable that gets a value, unless it has several lines."""
     target, annotation = node.target, node.annotation
-    if node.value is None or not target.lineno == annotation.lineno == annotation.end_lineno:
-        return []
-    line = lines[node.lineno - 1]
-    lines[node.lineno - 1] = line[: target.end_col_offset] + line[annotation.end_col_offset :]
-    return _names(annotation)
-
-
-def _names(node: ast.AST) -> List[str]:
-    return [found.id for found in ast.walk(node) if isinstance(found, ast.Name)]
+    if node.value is not None and target.lineno == annotation.lineno == annotation.end_lineno:
+        line = lines[node.lineno - 1]
+        lines[node.lineno - 1] = line[: target.end_col_offset] + line[annotation.end_col_offset :]
 
 
 def _is_for_annotations(node: ast.stmt) -> bool:
