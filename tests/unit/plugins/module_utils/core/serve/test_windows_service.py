@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -21,9 +22,13 @@ from ansible_collections.wcow.snapshotter.tests.builders.stores import open_stor
 
 @pytest.fixture
 def restored(monkeypatch):
-    """Put back what a log changes in the process."""
+    """Put back what the service changes in its process: that of the log, and that of ``main.open_server``."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    threshold, interval, umask = gc.get_threshold(), sys.getswitchinterval(), os.umask(0o022)
+    os.umask(umask)
+    for name in ("TEMP", "TMP"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setattr(logs.faulthandler, "enable", lambda _file: None)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     root.handlers[:] = []
@@ -32,6 +37,9 @@ def restored(monkeypatch):
         handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+    gc.set_threshold(*threshold)
+    sys.setswitchinterval(interval)
+    os.umask(umask)
 
 
 def test_the_log_is_protected_and_rotated(tmp_path, monkeypatch, restored):
