@@ -17,7 +17,7 @@ import re
 import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
-from ..errors import Damaged, NotFound, SnapshotterError, Unavailable
+from ..errors import Damaged, NotFound, SnapshotterError
 from ..files import file_error, only_files, os_error, read_at
 from ..formats import bolt
 from ..model import KINDS, Info
@@ -103,20 +103,22 @@ def read_picture(root: str, snapshotter: str, seconds: float = 10.0) -> Picture:
     creates both with the first snapshot.
 
     Raises NotFound if there is no meta.db, FailedPrecondition for a file that is not a database, Damaged for a
-    damaged one, and Unavailable if each attempt met a change, for this many seconds.
+    damaged one, and Changing if each attempt met a change, for this many seconds.
     """
     paths = Paths(root, snapshotter)
     metadata_file = _Database(paths.metadata)
     store_file = _Database(paths.store)
     deadline = time.monotonic() + seconds
     while True:
-        metadata_file.read(deadline)
-        store_file.read(deadline)
-        directories = _list_directories(paths.snapshots)
-        if metadata_file.is_current() and store_file.is_current():
-            break
+        # A file that changes for so long has used all of the time.
+        with contextlib.suppress(bolt.Changing):
+            metadata_file.read(deadline)
+            store_file.read(deadline)
+            directories = _list_directories(paths.snapshots)
+            if metadata_file.is_current() and store_file.is_current():
+                break
         if time.monotonic() >= deadline:
-            raise Unavailable(
+            raise bolt.Changing(
                 f"{paths.metadata} or {paths.store} changed during each attempt to read both, for {seconds:g} seconds; "
                 "run the task again when containerd starts and removes fewer containers",
                 path=paths.metadata,

@@ -48,6 +48,10 @@ _PIECE = 1 << 20
 _PAGE_SIZES = tuple(1024 << shift for shift in range(16))
 
 
+class Changing(Unavailable):
+    """A database changed during each attempt to read it."""
+
+
 class Meta(NamedTuple):
     """A meta page: the root of one committed state. The state consists of the first ``pages`` pages."""
 
@@ -216,7 +220,7 @@ def read_state(read: Read, seconds: float = 10.0) -> State:
     been written. Therefore the pages are those of the state if its meta page is the newest valid one before and after
     they are read. A meta page that is just being written has no valid checksum, so it does not count yet.
 
-    Raises FailedPrecondition if the file is not a bbolt database, Damaged if it is damaged, and Unavailable if each
+    Raises FailedPrecondition if the file is not a bbolt database, Damaged if it is damaged, and Changing if each
     reading met a commit for this many seconds.
     """
     deadline = time.monotonic() + seconds
@@ -241,7 +245,7 @@ def read_state(read: Read, seconds: float = 10.0) -> State:
         if after == meta:
             return State(meta, pages)
         if time.monotonic() >= deadline:
-            raise Unavailable(f"the database changed during each attempt to read it, for {seconds:g} seconds")
+            raise Changing(f"the database changed during each attempt to read it, for {seconds:g} seconds")
         meta = after
 
 

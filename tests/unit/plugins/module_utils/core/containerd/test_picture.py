@@ -20,6 +20,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     NotFound,
     Unavailable,
 )
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import bolt
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import Info
 from ansible_collections.wcow.snapshotter.tests.builders.containerd_databases import (
     SNAPSHOTTER,
@@ -189,9 +190,18 @@ def test_a_store_that_never_stops_changing_is_reported(root: str, monkeypatch: p
 
     changing(monkeypatch, *[functools.partial(change, number) for number in range(3, 10_000)])
     start = time.monotonic()
-    with pytest.raises(Unavailable, match=r"changed during each attempt to read both, for 0\.05 seconds; run the task"):
+    message = r"changed during each attempt to read both, for 0\.05 seconds; run the task again"
+    with pytest.raises(Unavailable, match=message):
         read_picture(root, SNAPSHOTTER, seconds=0.05)
     assert time.monotonic() - start < 30
+
+    def read_state(_read: Any, seconds: float) -> bolt.State:
+        time.sleep(seconds)
+        raise bolt.Changing("the database changed")
+
+    monkeypatch.setattr(bolt, "read_state", read_state)
+    with pytest.raises(Unavailable, match=message):
+        read_picture(root, SNAPSHOTTER, seconds=0.05)
 
 
 # -- bad input -----------------------------------------------------------------------
