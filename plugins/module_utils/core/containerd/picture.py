@@ -110,7 +110,7 @@ def read_picture(root: str, snapshotter: str, seconds: float = 10.0) -> Picture:
     store_file = _Database(paths.store)
     deadline = time.monotonic() + seconds
     while True:
-        # It has used all of the time.
+        # An attempt that ends like this has used all of the time.
         with contextlib.suppress(bolt.Changing):
             metadata_file.read(deadline)
             store_file.read(deadline)
