@@ -258,7 +258,13 @@ class _Task:
 
     def _is_usable(self) -> bool:
         """Return True if there is metadata that can be read and that is not retired."""
-        return self._store.has_metadata() and not self._damaged and not self._store.is_retired()
+        try:
+            return self._store.has_metadata() and not self._damaged and not self._store.is_retired()
+        except SnapshotterError:
+            # Another task can delete the file while it is read.
+            if self._store.has_metadata():
+                raise
+            return False
 
     def _is_retired(self) -> bool:
         """Return True if the metadata can be read and is retired."""

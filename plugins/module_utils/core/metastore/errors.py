@@ -64,6 +64,9 @@ class TranslatedErrors:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if isinstance(error, SQLITE_ERRORS):
             raise translate(error, self._path) from error
+        if isinstance(error, FileNotFoundError):
+            # Another task deletes it between two looks at it.
+            raise _removed(self._path) from error
 
 
 def translate(error: Exception, path: str) -> SnapshotterError:
@@ -72,8 +75,8 @@ def translate(error: Exception, path: str) -> SnapshotterError:
     if code in (_BUSY, _LOCKED, _PROTOCOL):
         return locked_too_long(path)
     if "no such table" in text or (code == _READONLY and not os.path.exists(path)):
-        return Unavailable(f"{path}: the store has been removed meanwhile; run the task again", path=path)
-    if code == _FULL and not _is_full(path) and os.path.exists(path) and os.path.getsize(path) > MAXIMUM_SIZE // 2:
+        return _removed(path)
+    if code == _FULL and not _is_full(path) and _is_large(path):
         return FailedPrecondition(
             f"{path} has reached the limit of {MAXIMUM_SIZE >> 20} MiB, nothing was changed; remove snapshots",
             path=path,
@@ -103,6 +106,10 @@ def translate(error: Exception, path: str) -> SnapshotterError:
     return Internal(f"{path}: {text}", path=path)
 
 
+def _removed(path: str) -> Unavailable:
+    return Unavailable(f"{path}: the store has been removed meanwhile; run the task again", path=path)
+
+
 def locked_too_long(path: str) -> Unavailable:
     """Return the error for metadata that other processes do not release."""
     return Unavailable(
@@ -119,14 +126,22 @@ def _code(error: Exception) -> int:
     return next((code for part, code in _TEXTS if part in text), 0)
 
 
+def _is_large(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > MAXIMUM_SIZE // 2
+    except OSError:
+        return False
+
+
 def _is_full(path: str) -> bool:
     """Whether the volume lacks room for SQLite's side files, which SQLite does not report as a full volume."""
     directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        return False
-    if hasattr(os, "statvfs"):
-        status = os.statvfs(directory)
-        return status.f_bavail * status.f_frsize < _SIDE_FILES_SIZE or (status.f_files > 0 and status.f_favail < 2)
-    import shutil
+    try:
+        if hasattr(os, "statvfs"):
+            status = os.statvfs(directory)
+            return status.f_bavail * status.f_frsize < _SIDE_FILES_SIZE or (status.f_files > 0 and status.f_favail < 2)
+        import shutil
 
-    return shutil.disk_usage(directory).free < _SIDE_FILES_SIZE
+        return shutil.disk_usage(directory).free < _SIDE_FILES_SIZE
+    except OSError:
+        return False

@@ -14,6 +14,8 @@ import threading
 from typing import Any, Callable, Iterator, List
 
 import pytest
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import store as store_module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.image import ensure_image
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.snapshot import ensure_snapshot
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.store import ensure_store
@@ -517,6 +519,25 @@ def test_nothing_is_uploaded_through_a_link(at: Any, tmp_path: Any, target: str)
     assert (tmp_path / "kept").read_text() == "precious"
     assert not (tmp_path / "missing").exists()
     assert os.listdir(at().directories.incoming) == [64 * "0" + ".part"]
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("look", range(1, 8))
+def test_a_store_that_another_task_removes_meanwhile(at: Any, monkeypatch: pytest.MonkeyPatch, look: int) -> None:
+    """At one of the looks at the metadata they disappear."""
+    ensure_store(at())
+    looks = []
+
+    def is_retired(path: str) -> bool:
+        looks.append(path)
+        if len(looks) == look:
+            shutil.rmtree(at(beside=True).root)
+        return metastore.is_retired(path)
+
+    monkeypatch.setattr(store_module, "is_retired", is_retired)
+    with contextlib.suppress(Unavailable):
+        assert ensure_store(at(), "absent").result["store"] is None
+    assert not os.path.exists(at().root)
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from typing import Any, Optional
@@ -18,7 +19,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     SnapshotterError,
     Unavailable,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import errors, file
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore, errors, file
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.errors import MAXIMUM_SIZE, translate
 from ansible_collections.wcow.snapshotter.tests.builders.stores import add_committed, open_store
 
@@ -85,6 +86,25 @@ def test_a_metadata_file_that_is_gone_was_removed(tmp_path: Any) -> None:
     found = translated("attempt to write a readonly database", 1032, str(tmp_path / "metadata.sqlite3"))
     assert isinstance(found, Unavailable)
     assert "has been removed meanwhile" in found.message
+
+
+def test_a_metadata_file_that_disappears_while_it_is_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "metadata.sqlite3")
+    Metastore(path, create=True).close()
+    real = os.path.getsize
+
+    def getsize(asked: str) -> int:
+        os.unlink(asked)
+        return real(asked)
+
+    monkeypatch.setattr(os.path, "getsize", getsize)
+    with pytest.raises(Unavailable, match="has been removed meanwhile; run the task again"):
+        Metastore(path)
+
+
+@pytest.mark.parametrize(("code", "expected"), [(13, "the volume is full"), (14, "its directory is missing")])
+def test_a_directory_that_disappears_has_a_message(tmp_path: Any, code: int, expected: str) -> None:
+    assert expected in translated("", code, str(tmp_path / "gone" / "metadata.sqlite3")).message
 
 
 def test_no_room_for_side_files_is_a_full_volume(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
