@@ -13,8 +13,11 @@ COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
 LANES := static unit contract reliability integration peers
 LONG_LANES := faults molecule browser docs
-# A test goes to the worker that has nothing to do.
-PYTEST := tests/in_memory pytest -n 2 --dist worksteal
+# A test goes to the worker that has nothing to do. The slowest tests are printed, because each lane should stay fast.
+PYTEST := tests/in_memory pytest --dist worksteal --durations 10 --durations-min 5
+# Some tests mostly compute, others mostly wait.
+COMPUTING := -n 2
+WAITING := -n 3
 
 export PATH := $(VENV)/bin:$(PATH)
 # ansible-core does not start in a locale other than UTF-8.
@@ -147,44 +150,44 @@ lint-files:
 	pytest --quiet tests/prose tests/publish
 
 unit: venv ## Run the unit tests
-	WCOW_REPORT=$(REPORT) $(PYTEST) tests/unit
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(WAITING) tests/unit
 
 contract: venv ## Test the snapshotter contract on each layer store
-	WCOW_REPORT=$(REPORT) $(PYTEST) tests/contract
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(COMPUTING) tests/contract
 
 reliability: venv ## Test kills, power cuts, races, full disks and hostile input: nothing is lost or leaked
-	WCOW_REPORT=$(REPORT) $(PYTEST) tests/reliability
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(WAITING) -m "not long" tests/reliability
 
 integration: venv build ## Run ansible-playbook against lab nodes
-	WCOW_REPORT=$(REPORT) $(PYTEST) -m "not long" tests/integration
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(COMPUTING) -m "not long" tests/integration
 
-faults: venv build ## Run the long tests: broken connections at each request, nodes that die, databases under a writer
-	WCOW_REPORT=$(REPORT) $(PYTEST) -m long tests/integration tests/peers
+faults: venv build ## Run the long tests: broken connections at each request, nodes that die, more kills of containerd
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(COMPUTING) -m long tests/integration tests/peers tests/reliability
 
 molecule: venv build ## Test each role on its own lab nodes: converge, idempotence, verify
 	tests/in_memory molecule test --all
 	@echo "molecule: $(words $(wildcard extensions/molecule/*/molecule.yml)) passed, 0 failed, 0 skipped" >> $(REPORT)
 
 browser: venv ## Test the report in Chromium; pictures of it are in .cache/report-browser
-	WCOW_REPORT=$(REPORT) $(PYTEST) --dist loadfile tests/browser
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(COMPUTING) --dist loadfile tests/browser
 
 docs: venv build ## Build the documentation site into .cache/docs/html, without a warning
 	tests/build_docs
 	@echo "docs: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
 peers: venv ## Compare with containerd, pull through CRI, and check disks with qemu-img
-	WCOW_REPORT=$(REPORT) $(PYTEST) -m "not long" tests/peers
+	WCOW_REPORT=$(REPORT) $(PYTEST) $(WAITING) -m "not long" tests/peers
 
 sanity: venv ## Run ansible-test sanity, and collect the unit tests with ansible-test units, offline
 	tests/run_sanity
 	@echo "sanity: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
 wine: venv build ## Test the core on Windows Python in a patched Wine, with stand-ins for Windows DLLs (Debian 12)
-	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) tests/wine
+	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) $(COMPUTING) tests/wine
 
 FUZZ := 10
 fuzz: venv ## Repeat the tests with generated cases FUZZ times, with different cases each time
-	for round in $$(seq $(FUZZ)); do WCOW_FUZZ=1 $(PYTEST) -m hypothesis tests/unit tests/reliability || exit 1; done
+	for round in $$(seq $(FUZZ)); do WCOW_FUZZ=1 $(PYTEST) $(COMPUTING) -m hypothesis tests/unit tests/reliability || exit 1; done
 
 PYTHONS := 3.9 3.10 3.11 3.12 3.13 3.14
 test-pythons: $(VENV)/bin/python $(CACHE)/dev ## Test the core on every other installed Python in PYTHONS

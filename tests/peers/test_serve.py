@@ -35,9 +35,6 @@ pytestmark = [
 
 ROOT_LABEL = {"containerd.io/gc.root": "test"}
 
-#: Rounds of kills.
-ROUNDS = 30
-
 
 @pytest.fixture
 def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -194,14 +191,15 @@ def test_a_restart_of_the_service(client: Client, service: Service) -> None:
             time.sleep(0.1)
 
 
-def test_kills_of_the_service_and_of_containerd(directory: str, figures: Any) -> None:
+@pytest.mark.parametrize("rounds", [5, pytest.param(30, marks=pytest.mark.long)])
+def test_kills_of_the_service_and_of_containerd(directory: str, rounds: int, figures: Any) -> None:
     """After each round of work and kills, nothing is lost or leaked: containerd, records and layers agree."""
     chance = random.Random(20261129)
     service = Service(directory)
     daemon = Containerd(directory, collects=True, proxy=service.address)
     committed: Dict[str, str] = {}
     try:
-        for number in range(ROUNDS):
+        for number in range(rounds):
             stop = threading.Event()
             workers = [
                 threading.Thread(target=work, args=(daemon.address, f"{number}-{worker}", committed, stop))
@@ -236,7 +234,7 @@ def test_kills_of_the_service_and_of_containerd(directory: str, figures: Any) ->
             check(store, repair=True)
             assert not check(store).findings
             store.close()
-            figures(kill_rounds=ROUNDS, commits_checked=len(committed))
+            figures(kill_rounds=rounds, commits_checked=len(committed))
     finally:
         daemon.stop()
         service.stop()

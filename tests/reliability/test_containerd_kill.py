@@ -62,6 +62,8 @@ CASES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "remove an image": (("ensure_image", {"state": "absent", "names": ["app"]}), IMAGE),
 }
 
+#: The operations that `make test` kills. `make test-long` kills the others, too.
+QUICK = ("prepare", "commit", "remove", "labels")
 
 #: What the collector of containerd leaves after these operations: it does not delete the link of a parent to a child
 #: that it removes.
@@ -155,7 +157,9 @@ def node(tmp_path_factory, request):
     patch.undo()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in CASES]
+)
 def test_killed_anywhere(name, node, tmp_path, figures):
     operation, *given = CASES[name]
 

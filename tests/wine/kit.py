@@ -160,7 +160,7 @@ class Windows:
         self.drive = drive or prefix / "drive_c"
         self.interpreter = python(version) / "python.exe"
         self._release = release
-        self._path = (CHECKOUT / "plugins/module_utils", CHECKOUT / ".cache/dev", packages(version))
+        self._path = (HERE / "startup", CHECKOUT / "plugins/module_utils", CHECKOUT / ".cache/dev", packages(version))
         self._wine = wine() / "lib/wine"
         self._installation = installation()
 

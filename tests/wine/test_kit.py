@@ -15,6 +15,27 @@ from ansible_collections.wcow.snapshotter.tests.wine import kit
 LEFT_BEHIND = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
 ABOUT = "import json, os, sys; print(json.dumps([os.name, sys.version_info[:2], sys.getwindowsversion().build]))"
 
+FAILING_STARTS = """
+import subprocess, sys, sitecustomize
+
+codes = [1359, 5, 1359, 1359]
+real = sitecustomize._start
+
+def fail(*arguments):
+    if codes:
+        raise OSError(None, "", None, codes.pop(0))
+    return real(*arguments)
+
+def run():
+    try:
+        return subprocess.run([sys.executable, "-c", ""]).returncode
+    except OSError as error:
+        return error.winerror
+
+sitecustomize._start = fail
+print(run(), run(), run(), codes)
+"""
+
 STAND_IN = r"""
 import ctypes, sys
 path = sys.argv[1]
@@ -47,6 +68,11 @@ except OSError as error:
 
 def test_python_believes_to_be_on_windows(winpython):
     assert json.loads(winpython("-c", ABOUT).stdout) == ["nt", [3, 13], 20348]
+
+
+def test_a_process_that_wine_does_not_start_is_started_again(winpython):
+    """The second of the failing starts is another error, and the last two are of one process."""
+    assert winpython("-c", FAILING_STARTS).stdout.split("\n")[0] == "5 1359 0 []"
 
 
 def test_another_python_on_another_windows():
