@@ -15,6 +15,7 @@ from typing import Any
 #: winerror.h
 INTERNAL_ERROR = 1359
 
+# mypy knows this module and the attribute winerror on Windows alone, where this file runs and mypy does not.
 _start: Any = _winapi.CreateProcess  # type: ignore[attr-defined, unused-ignore]
 
 

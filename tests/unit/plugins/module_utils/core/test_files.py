@@ -59,6 +59,7 @@ def test_a_file_in_the_way(tmp_path: pathlib.Path, below: str) -> None:
 def failure(code: int, path: Any = None, winerror: int = 0) -> OSError:
     error = OSError(code, os.strerror(code), path)
     if winerror:
+        # Only on Windows, the types of OSError have this attribute.
         error.winerror = winerror  # type: ignore[attr-defined, unused-ignore]
     return error
 
