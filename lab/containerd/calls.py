@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import filters, labels
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import labels
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
 )
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.filters import language
 
 from ..bolt import Bucket
 from . import messages, records
@@ -100,11 +101,11 @@ def matching(objects: Iterable[_T], texts: Sequence[str], fields: Callable[[_T],
 
     A field is a text, or texts by key. Raises InvalidArgument for a text that is not a filter.
     """
-    parsed = filters.parse_all(texts)
+    parsed = language.parse_all(texts)
     return [each for each in objects if parsed.matches(_adaptor(fields(each)))]
 
 
-def _adaptor(fields: Mapping[str, Any]) -> filters.Adaptor:
+def _adaptor(fields: Mapping[str, Any]) -> language.Adaptor:
     def field(path: tuple[str, ...]) -> tuple[str, bool]:
         value = fields.get(path[0])
         if isinstance(value, Mapping):

@@ -32,7 +32,7 @@ import time
 from typing import Callable, Dict, Iterator, List, Optional
 
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, Usage
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.tests.peers import golang

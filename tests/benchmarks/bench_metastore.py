@@ -30,9 +30,9 @@ import tempfile
 import time
 from typing import Callable, List
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import filters
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.filters import language
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, VIEW, Usage
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.tests.peers.containerd import Containerd
@@ -124,7 +124,7 @@ def bench_lifecycle(directory: str) -> None:
     report("metastore to containerd less ctr's start", f"{own / net:,.1f} times")
 
 
-def count(store: Metastore, wanted: filters.Filters) -> int:
+def count(store: Metastore, wanted: language.Filters) -> int:
     with store.read() as tx:
         return len(tx.walk(wanted))
 
@@ -148,7 +148,7 @@ def bench_walk(directory: str) -> None:
         ("labels.tier==selected", ["labels.tier==selected"], SELECTED),
         ("name~=(a regular expression)", ["name~=0+[0-9a-f]0$"], None),
     ):
-        walk = functools.partial(count, store, filters.parse_all(texts))
+        walk = functools.partial(count, store, language.parse_all(texts))
         found = walk()
         assert expected in (None, found), f"{what}: {found} snapshots, not {expected}"
         report(f"walk of {SNAPSHOTS:,}, {what}: {found:,} found", f"{median_ms(walk):,.1f} ms")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import CODES
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.findings import CODES
 from ansible_collections.wcow.snapshotter.plugins.plugin_utils import _report
 
 GIB = 1024**3

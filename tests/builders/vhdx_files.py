@@ -12,8 +12,8 @@ import io
 import struct
 import uuid
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import checksum as checksums
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import reader
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -188,7 +188,7 @@ def pending(image, *entries):
 
 
 def info_of(image):
-    return vhdx.read_info(io.BytesIO(bytes(image)))
+    return reader.read_info(io.BytesIO(bytes(image)))
 
 
 def bat_of(image):

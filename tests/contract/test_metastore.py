@@ -16,7 +16,6 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import filters
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -25,8 +24,10 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     SnapshotterError,
     Unavailable,
 )
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.filters import language
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.lock import FileLock
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore, Transaction
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.transaction import Transaction
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, COMMITTED, VIEW, Usage
 
 #: Kind and parent by name.
@@ -61,7 +62,7 @@ def store(empty: Metastore) -> Metastore:
 
 
 def everything(tx: Transaction) -> Dict[str, Any]:
-    return {info.name: info for info in tx.walk(filters.parse_all([]))}
+    return {info.name: info for info in tx.walk(language.parse_all([]))}
 
 
 def unchanged(store: Metastore, error: Any, operation: Callable[[Transaction], Any]) -> SnapshotterError:
@@ -97,14 +98,14 @@ def test_get_info_empty_db(empty: Metastore) -> None:
 
 def test_walk(store: Metastore) -> None:
     with store.read() as tx:
-        infos = tx.walk(filters.parse_all([]))
+        infos = tx.walk(language.parse_all([]))
         assert [info.name for info in infos] == sorted(POPULATION)
         assert all(info == tx.get_info(info.name).info for info in infos)
 
 
 def test_walk_of_an_empty_store_is_empty(empty: Metastore) -> None:
     with empty.read() as tx:
-        assert tx.walk(filters.parse_all([])) == []
+        assert tx.walk(language.parse_all([])) == []
         assert tx.id_map() == {}
 
 
@@ -367,8 +368,8 @@ def test_walk_filters(empty: Metastore) -> None:
             for operand in operands:
                 for text in (field + operand, field + operand + ",kind==view", "kind==view," + field + operand):
                     for texts in ([text], [text, "name==p"], [text, ""]):
-                        wanted = filters.parse_all(texts)
-                        expected = [info for info in infos if wanted.matches(filters.snapshot_adaptor(info))]
+                        wanted = language.parse_all(texts)
+                        expected = [info for info in infos if wanted.matches(language.snapshot_adaptor(info))]
                         assert tx.walk(wanted) == expected, texts
 
 
@@ -384,7 +385,7 @@ def test_filters_have_no_limit_of_number(store: Metastore) -> None:
     ):
         with store.read() as tx:
             start = time.process_time()
-            assert [info.name for info in tx.walk(filters.parse_all(texts))] == expected
+            assert [info.name for info in tx.walk(language.parse_all(texts))] == expected
             assert time.process_time() - start < 5
 
 
@@ -414,7 +415,7 @@ def test_threads_that_create_and_change_one_file_lose_nothing(tmp_path: Any, fig
                 with store.write() as tx:
                     assert tx.remove(name)[0] == kept.pop(name)
             with store.read() as tx:
-                own = tx.walk(filters.parse_all([f"labels.thread=={thread}"]))
+                own = tx.walk(language.parse_all([f"labels.thread=={thread}"]))
                 assert {info.name: info.id for info in own} == kept
         store.close()
         return kept, ids

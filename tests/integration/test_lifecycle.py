@@ -12,7 +12,7 @@ import tarfile
 
 import pytest
 import yaml
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import reader
 from ansible_collections.wcow.snapshotter.plugins.modules import layer, mount, scratch, snapshot, snapshot_info
 from ansible_collections.wcow.snapshotter.tests.integration.nodes import CHECKOUT, Lab
 
@@ -45,7 +45,7 @@ def play_demo(lab, *options):
 
 def disk_sizes(lab, node):
     snapshots = lab.file(node, "ProgramData/wcow-demo/snapshots")
-    return {path.parent.name: vhdx.read_info(path).virtual_size for path in snapshots.glob("*/sandbox.vhdx")}
+    return {path.parent.name: reader.read_info(path).virtual_size for path in snapshots.glob("*/sandbox.vhdx")}
 
 
 def test_the_demo(lab):

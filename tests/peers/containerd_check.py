@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Union
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import containerd as check_module
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.containerd import store_check as check_module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.discovery import Options
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.node import ContainerdNode
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.bolt import Changing

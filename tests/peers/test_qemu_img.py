@@ -15,8 +15,13 @@ import os
 import subprocess
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import view
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import (
+    creation,
+    growth,
+    reader,
+    replay,
+    view,
+)
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy
 
 pytestmark = [pytest.mark.requires_tool("qemu-img", "qemu-utils"), pytest.mark.requires_tool("qemu-io", "qemu-utils")]
@@ -65,7 +70,7 @@ def verify(path, *writes):
 @pytest.mark.parametrize("size", [512, MIB, MIB + 512, 20 * GIB, 128 * GIB, 2 * TIB + 512, 64 * TIB])
 def test_qemu_accepts_what_create_writes(tmp_path, size, block_size):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, size, block_size=block_size)
+    creation.create(path, size, block_size=block_size)
     check(path)
     report = json.loads(run("qemu-img", "info", "-f", "vhdx", "--output=json", path))
     assert (report["virtual-size"], report["cluster-size"]) == (size, block_size)
@@ -75,20 +80,20 @@ def test_qemu_accepts_what_create_writes(tmp_path, size, block_size):
 def test_qemu_accepts_small_physical_sectors(tmp_path):
     """The test does not use logical sectors of 4096 bytes, because QEMU does not open such a disk."""
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, 20 * GIB, physical_sector_size=512)
+    creation.create(path, 20 * GIB, physical_sector_size=512)
     check(path)
 
 
 @pytest.mark.parametrize("block_size", [MIB, 32 * MIB])
 def test_data_survives_growth(tmp_path, block_size):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, GIB, block_size=block_size)
+    creation.create(path, GIB, block_size=block_size)
     # The first block, the border between two blocks, and the last sector.
     data = [(0, 4096, 0x11), (100 * MIB - 512, 1024, 0x22), (GIB - 512, 512, 0x33)]
     write(path, *data)
     run("qemu-img", "convert", "-f", "vhdx", "-O", "raw", path, tmp_path / "before.raw")
     for size in (GIB + 512, 3 * GIB, 127 * GIB, 128 * GIB, 5 * TIB, 64 * TIB):
-        assert vhdx.grow(path, size).virtual_size == size
+        assert growth.grow(path, size).virtual_size == size
         check(path)
         assert virtual_size(path) == size
         if size == 3 * GIB:
@@ -104,7 +109,7 @@ def test_data_survives_growth(tmp_path, block_size):
 
 def test_a_copied_template_is_the_same_disk(tmp_path):
     path = tmp_path / "blank.vhdx"
-    vhdx.create(path, 20 * GIB)
+    creation.create(path, 20 * GIB)
     write(path, (0, 4096, 0x11), (19 * GIB, MIB, 0x22))
     diskcopy.copy_disk(path, tmp_path / "sandbox.vhdx")
     check(tmp_path / "sandbox.vhdx")
@@ -114,7 +119,7 @@ def test_a_copied_template_is_the_same_disk(tmp_path):
 @pytest.mark.parametrize("size", [40 * GIB, 200 * GIB, 40 * TIB])
 def test_a_copied_template_can_be_larger(tmp_path, size):
     path = tmp_path / "blank.vhdx"
-    vhdx.create(path, 20 * GIB)
+    creation.create(path, 20 * GIB)
     data = [(0, 4096, 0x11), (19 * GIB, MIB, 0x22)]
     write(path, *data)
     diskcopy.copy_disk(path, tmp_path / "sandbox.vhdx", size)
@@ -145,7 +150,7 @@ def test_we_read_what_qemu_makes(tmp_path, subformat, size, options):
         path,
         size,
     )
-    info = vhdx.read_info(path)
+    info = reader.read_info(path)
     report = json.loads(run("qemu-img", "info", "-f", "vhdx", "--output=json", path))
     assert (info.virtual_size, info.block_size) == (size, report["cluster-size"])
     assert (info.disk_type, info.log_pending, info.file_size) == (subformat, False, path.stat().st_size)
@@ -155,11 +160,11 @@ def test_we_read_what_qemu_makes(tmp_path, subformat, size, options):
 def test_we_grow_what_qemu_makes(tmp_path):
     path = tmp_path / "disk.vhdx"
     run("qemu-img", "create", "-f", "vhdx", path, GIB)
-    before = vhdx.read_info(path)
+    before = reader.read_info(path)
     data = [(0, 4096, 0x11), (GIB - 512, 512, 0x33)]
     write(path, *data)
     for size in (2 * GIB, 40 * TIB):
-        info = vhdx.grow(path, size)
+        info = growth.grow(path, size)
         assert info == before._replace(virtual_size=size, file_size=path.stat().st_size)
         check(path)
         assert virtual_size(path) == size
@@ -169,7 +174,7 @@ def test_we_grow_what_qemu_makes(tmp_path):
 def test_qemu_and_we_recover_alike_from_a_crash_at_any_write(tmp_path, monkeypatch):
     """Cut the growth after each of its writes. QEMU must replay the log with the same result as we do."""
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, GIB)
+    creation.create(path, GIB)
     data = [(5 * MIB, 4096, 0x11)]
     write(path, *data)
     before = path.read_bytes()
@@ -190,7 +195,7 @@ def test_qemu_and_we_recover_alike_from_a_crash_at_any_write(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(view, "open", opened, raising=False)
-        vhdx.grow(path, 200 * GIB)
+        growth.grow(path, 200 * GIB)
 
     ours, theirs = tmp_path / "ours.vhdx", tmp_path / "theirs.vhdx"
     sizes, replays = [], 0
@@ -204,13 +209,13 @@ def test_qemu_and_we_recover_alike_from_a_crash_at_any_write(tmp_path, monkeypat
                 with open(survivor, "r+b") as file:
                     file.seek(offset)
                     file.write(written)
-        replays += vhdx.read_info(ours).log_pending
-        sizes.append(vhdx.replay_log(ours).virtual_size)
+        replays += reader.read_info(ours).log_pending
+        sizes.append(replay.replay_log(ours).virtual_size)
         check(ours)
         assert virtual_size(ours) == sizes[-1]
         run("qemu-img", "check", "-f", "vhdx", "-r", "all", theirs)
         check(theirs)
-        assert not vhdx.read_info(theirs).log_pending
+        assert not reader.read_info(theirs).log_pending
         # The headers before this offset differ, because their sequence numbers and GUIDs count sessions.
         assert theirs.read_bytes()[192 * KIB :] == ours.read_bytes()[192 * KIB :]
         verify(ours, *data)

@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import errors
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.client import Client
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.connection import connect
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels import SNAPSHOT_REF

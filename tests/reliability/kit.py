@@ -26,8 +26,14 @@ from typing import Any, NamedTuple
 
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door, failpoint, staging
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired import layer_export, snapshot
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import (
+    copies,
+    creation,
+    growth,
+    reader,
+    replay,
+)
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.keys import IMPORT_KEY
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import (
@@ -45,7 +51,10 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter 
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
 
 # A request would otherwise import these on first use, and each forked process would do so again.
-PRELOADED = (base64, diskcopy, emulated_tar, layer_export, layertar, snapshot, staging, vhdx)
+PRELOADED = (
+    *(base64, diskcopy, emulated_tar, layer_export, layertar, snapshot, staging),
+    *(copies, creation, growth, reader, replay),
+)
 
 #: If a request passes a failpoint many times, the tests try this many of the first passes and of the last ones.
 OFTEN = 2

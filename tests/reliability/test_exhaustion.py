@@ -39,7 +39,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core import (
     model,
     snapshotter,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import reader
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy, filetree
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import mounts
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import store as emulated
@@ -218,7 +218,7 @@ def tree(top):
             content = ""
             if name.endswith(".vhdx"):
                 # A growth that is undone leaves a different write GUID and sequence number.
-                content = vhdx.read_info(path)
+                content = reader.read_info(path)
             elif stat.S_ISREG(mode) and name != METADATA_FILE:
                 with open(path, "rb") as file:
                     content = hashlib.sha256(file.read()).hexdigest()

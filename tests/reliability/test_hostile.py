@@ -23,23 +23,25 @@ import sys
 import urllib.parse
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import (
-    door,
-    errors,
-    filters,
-    labels,
-    metastore,
-    sizes,
-    snapshotter,
-)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door, errors, labels, sizes, snapshotter
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.files import write_at
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.filters import language
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.filters import re2 as regex
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import ntfsnames, vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import ntfsnames
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import headers, log, reader
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import (
+    creation,
+    growth,
+    headers,
+    log,
+    reader,
+    replay,
+    structures,
+)
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx.structures import new_guid
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import filetree
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import store as emulated
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import file
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import Info
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
 from ansible_collections.wcow.snapshotter.tests.builders.layer_tars import layer_tar
@@ -383,9 +385,9 @@ def _expected(condition, info):
 def test_a_filter_says_what_it_was_written_for(enclosure, conditions, space):
     text = strategies.filter_text(conditions, space)
     with enclosure.case():
-        found = filters.parse_all([text])
+        found = language.parse_all([text])
         assert [tuple(selector) for selector in found.filters[0].selectors] == [tuple(each) for each in conditions]
-        matching = [info for info in _INFOS if found.matches(filters.snapshot_adaptor(info))]
+        matching = [info for info in _INFOS if found.matches(language.snapshot_adaptor(info))]
     if all(condition.operator != "~=" for condition in conditions):
         assert matching == [info for info in _INFOS if all(_expected(each, info) for each in conditions)]
 
@@ -396,12 +398,12 @@ def test_a_filter_says_what_it_was_written_for(enclosure, conditions, space):
 def test_any_text_is_a_filter_or_refused(enclosure, text):
     with enclosure.case():
         try:
-            found = filters.parse_all([text])
+            found = language.parse_all([text])
         except errors.InvalidArgument as error:
             clear(error)
             return
         for info in _INFOS:
-            found.matches(filters.snapshot_adaptor(info))
+            found.matches(language.snapshot_adaptor(info))
         assert all(isinstance(warning, str) for warning in found.warnings())
 
 
@@ -507,7 +509,7 @@ _BASE = layer_tar(
 def _disk_images(directory):
     """Return a plain disk, and a disk whose growth ended before its log was replayed."""
     plain = os.path.join(directory, "plain.vhdx")
-    vhdx.create(plain, 20 * 1024**3)
+    creation.create(plain, 20 * 1024**3)
     with open(plain, "rb") as file:
         image = file.read()
     with open(plain, "r+b", buffering=0) as file:
@@ -538,10 +540,10 @@ def images(tmp_path_factory):
 
 
 def _sound(info):
-    assert 0 <= info.virtual_size <= vhdx.MAX_VIRTUAL_SIZE
+    assert 0 <= info.virtual_size <= structures.MAX_VIRTUAL_SIZE
     assert info.virtual_size % info.logical_sector_size == 0
     assert info.block_size in [1024**2 << shift for shift in range(9)]
-    assert info.disk_type in (vhdx.FIXED, vhdx.DYNAMIC, vhdx.DIFFERENCING)
+    assert info.disk_type in (structures.FIXED, structures.DYNAMIC, structures.DIFFERENCING)
 
 
 @cases(2500)
@@ -550,7 +552,7 @@ def test_a_disk_is_understood_or_refused(enclosure, images, which, edits):
     image = strategies.edit_disk(images[which], edits)
     with enclosure.case():
         try:
-            info = vhdx.read_info(io.BytesIO(image))
+            info = reader.read_info(io.BytesIO(image))
         except errors.SnapshotterError as error:
             clear(error, "the file")
             return
@@ -571,16 +573,16 @@ def test_a_damaged_disk_grows_or_stays_as_it_is(enclosure, images, which, edits,
         file.write(image)
     with enclosure.case():
         try:
-            before = vhdx.read_info(path)
+            before = reader.read_info(path)
         except errors.SnapshotterError as error:
             clear(error)
             before = None
         try:
             if size:
-                vhdx.grow(path, size)
+                growth.grow(path, size)
             else:
-                vhdx.replay_log(path)
-            after = vhdx.read_info(path)
+                replay.replay_log(path)
+            after = reader.read_info(path)
             assert not after.log_pending or 0 < size <= before.virtual_size
             assert after.virtual_size == max(size, before.virtual_size)
         except errors.SnapshotterError as error:
@@ -589,7 +591,7 @@ def test_a_damaged_disk_grows_or_stays_as_it_is(enclosure, images, which, edits,
                 with open(path, "rb") as file:
                     assert file.read() == image
             else:
-                assert vhdx.read_info(path).virtual_size == before.virtual_size
+                assert reader.read_info(path).virtual_size == before.virtual_size
         else:
             assert before is not None
             assert after.disk_id == before.disk_id
@@ -813,7 +815,7 @@ def _content(path):
 
 
 def test_a_query_that_does_not_end_is_interrupted(enclosure):
-    opened = metastore.Metastore(os.path.join(enclosure.inside, METADATA_FILE), create=True)
+    opened = file.Metastore(os.path.join(enclosure.inside, METADATA_FILE), create=True)
     with enclosure.case(), pytest.raises(errors.Damaged, match="a query on it does not end"), opened.read() as tx:
         tx._db.execute(f"SELECT count(*) FROM {_ENDLESS}").fetchone()
     with opened.read() as tx:

@@ -32,11 +32,18 @@ from typing import Any
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import growth, reader, view
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import (
+    creation,
+    growth,
+    reader,
+    replay,
+    structures,
+    view,
+)
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx.bat import bat_entries
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore, Transaction
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import file as metastore_file
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.transaction import Transaction
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE, Usage
 
 from . import kit, test_kill
@@ -160,7 +167,7 @@ BLOCKS = {0: b"first", 3: b"fourth", 20_000: b"beyond"}
 
 def disk_with_blocks(path: str, *, bat_last: bool) -> None:
     """Make a disk of 20 GiB with data in some blocks. With ``bat_last``, nothing but empty space follows its table."""
-    vhdx.create(path, 20 * GIB)
+    creation.create(path, 20 * GIB)
     if bat_last:
         return
     with open(path, "r+b") as file:
@@ -173,7 +180,7 @@ def disk_with_blocks(path: str, *, bat_last: bool) -> None:
             file.write(struct.pack("<Q", end | 6))
 
 
-def blocks(file: Any, info: vhdx.DiskInfo) -> dict[int, bytes]:
+def blocks(file: Any, info: structures.DiskInfo) -> dict[int, bytes]:
     """Return the contents of the blocks, as seen by a reader that replays a pending log."""
     disk = reader.load_stable(file, "image")
     replayed = view.View(file, "image")
@@ -194,8 +201,8 @@ def interrupted(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
             growth, "finish_log", lambda *_arguments: (_ for _ in ()).throw(RuntimeError("the power is gone"))
         )
         with pytest.raises(RuntimeError):
-            vhdx.grow(path, 30 * GIB)
-    assert vhdx.read_info(path).log_pending
+            growth.grow(path, 30 * GIB)
+    assert reader.read_info(path).log_pending
 
 
 @pytest.mark.parametrize(
@@ -211,15 +218,15 @@ def test_growing_a_disk(size, bat_last, pending, tmp_path, monkeypatch, figures)
         interrupted(path, monkeypatch)
     with open(path, "rb") as file:
         image = file.read()
-    old = vhdx.read_info(path).virtual_size
+    old = reader.read_info(path).virtual_size
     recorder = Recorder(monkeypatch, path)
-    vhdx.grow(path, size * GIB)
+    growth.grow(path, size * GIB)
     monkeypatch.undo()
     chance = random.Random(1)
     tried = 0
     possible = {old, size * GIB}
     for durable, cut in cuts(image, recorder.events, chance):
-        found = vhdx.read_info(io.BytesIO(cut))
+        found = reader.read_info(io.BytesIO(cut))
         assert found.virtual_size in possible
         if durable and found.virtual_size != old:
             possible = {size * GIB}
@@ -227,10 +234,10 @@ def test_growing_a_disk(size, bat_last, pending, tmp_path, monkeypatch, figures)
         if tried % 10 == 0:
             with open(path, "wb") as file:
                 file.write(cut)
-            assert vhdx.replay_log(path).virtual_size == found.virtual_size
-            assert vhdx.grow(path, size * GIB).virtual_size == size * GIB
+            assert replay.replay_log(path).virtual_size == found.virtual_size
+            assert growth.grow(path, size * GIB).virtual_size == size * GIB
             with open(path, "rb") as file:
-                assert blocks(file, vhdx.read_info(path)) == expected
+                assert blocks(file, reader.read_info(path)) == expected
         tried += 1
     assert possible == {size * GIB}
     assert tried > 100

@@ -16,7 +16,7 @@ import signal
 import tempfile
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.serve.store import open_store
 
 from . import kit, served

@@ -26,8 +26,8 @@ from core.desired.layer_export import ensure_export
 from core.desired.mount import ensure_mount
 from core.desired.scratch import ensure_scratch
 from core.desired.snapshot import ensure_snapshot
-from core.formats import vhdx
 from core.formats.tar import layertar
+from core.formats.vhdx import creation
 from core.layers.windows import mounts
 from core.layers.windows.store import WindowsLayers
 from core.model import COMMITTED, VIEW
@@ -207,7 +207,7 @@ def kill(top, operation, point, before, after):
 def main(top, number, count):
     template = os.path.join(top, "template.vhdx")
     if not os.path.exists(template):
-        vhdx.create(template, 20 * GIB)
+        creation.create(template, 20 * GIB)
     for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
         os.environ[name] = template
     chosen = {}

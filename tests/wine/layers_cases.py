@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from core.errors import FailedPrecondition, InvalidArgument, NotFound, SnapshotterError
-from core.formats import vhdx
 from core.formats.tar import layertar
+from core.formats.vhdx import creation
 from core.layers.windows import attachment, mounts, record
 from core.layers.windows.store import WindowsLayers
 from core.snapshotter import Snapshotter
@@ -74,7 +74,7 @@ def tar(*entries):
 def standins(tmp_path, monkeypatch):
     """A log for each test, real templates, and a volume that can be opened."""
     blank = tmp_path / "blank.vhdx"
-    vhdx.create(blank, 20 * GIB)
+    creation.create(blank, 20 * GIB)
     for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
         monkeypatch.setenv(name, str(blank))
     monkeypatch.setenv("WCSTUB_LOG", str(tmp_path / "stub.log"))

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import errors
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.client import Client
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.connection import connect
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import creation
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.labels import SNAPSHOT_REF
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.rpc.http2 import PREFACE
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.rpc.transport import NotListening
@@ -75,7 +75,7 @@ def test_calls(served, path):
 @pytest.fixture
 def standins(tmp_path, monkeypatch):
     """Templates and a log for the DLLs of the Windows layer store."""
-    vhdx.create(tmp_path / "blank.vhdx", 20 << 30)
+    creation.create(tmp_path / "blank.vhdx", 20 << 30)
     for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
         monkeypatch.setenv(name, str(tmp_path / "blank.vhdx"))
     monkeypatch.setenv("WCSTUB_LOG", str(tmp_path / "stub.log"))

@@ -222,7 +222,7 @@ def kill(servers, top, name, point, before, after):
 
 def main(top):
     template = os.path.join(top, "template.vhdx")
-    vhdx.create(template, 20 * GIB)
+    creation.create(template, 20 * GIB)
     for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
         os.environ[name] = template
     chosen = {}
@@ -243,9 +243,9 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         sys.exit(serve())
     # A server does not need these, and starts faster without them.
-    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
     from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import SnapshotterError
-    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import creation
     from ansible_collections.wcow.snapshotter.plugins.module_utils.core.serve.store import open_store
     from ansible_collections.wcow.snapshotter.tests.reliability import served
 

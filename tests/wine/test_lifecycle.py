@@ -10,7 +10,7 @@ import pathlib
 import tempfile
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import creation
 from ansible_collections.wcow.snapshotter.tests.integration.nodes import Lab
 from ansible_collections.wcow.snapshotter.tests.integration.test_lifecycle import (  # noqa: F401 - pytest collects them here, with the lab below
     NODES,
@@ -25,7 +25,7 @@ from ansible_collections.wcow.snapshotter.tests.wine import kit
 def real_disks(folder):
     """The environment for layers with contents, and for real disks that grow; the template is in ``folder``."""
     template = folder / "template.vhdx"
-    vhdx.create(str(template), 20 << 30)
+    creation.create(str(template), 20 << 30)
     templates = ("WCSTUB_BLANK", "WCSTUB_BLANK_BASE", "WCSTUB_UVM", "WCSTUB_UVM_BASE")
     return {
         **dict.fromkeys(templates, kit.windows_path(template)),

@@ -6,6 +6,10 @@
 A process answers one request. What is process-wide therefore belongs here and
 nowhere below: the environment of the request, the garbage collector, the trace
 of native calls. ``python3 -m core.door < request.json`` runs it by hand.
+
+The package ``core`` is internal to the collection and may change at any
+release. Only the request has a version (``protocol``). The package needs
+CPython 3.9 or newer and the standard library, and does not know Ansible.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def list_snapshots(
         listed.append(entry)
     mistakes: List[str] = []
     if filters:
-        from .filters import parse_all
+        from .filters.language import parse_all
 
         mistakes = parse_all(filters).mistakes()
         store.warnings.extend(mistakes)

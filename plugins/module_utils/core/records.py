@@ -15,7 +15,8 @@ from typing import Callable, Dict, Iterator, Optional
 from .errors import FailedPrecondition, Unavailable
 from .lineage import Lineage
 from .lock import FileLock
-from .metastore import Damage, Entry, Metastore
+from .metastore.file import Metastore
+from .metastore.transaction import Damage, Entry
 from .model import Info, Usage
 
 

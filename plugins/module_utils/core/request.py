@@ -212,7 +212,7 @@ OPERATIONS: Dict[str, Operation] = {
         },
     ),
     "check": Operation(
-        "check",
+        "check.store_check",
         "check_store",
         {
             "repair": "flag",
@@ -222,7 +222,7 @@ OPERATIONS: Dict[str, Operation] = {
             "only": "texts",
             "inventory": "flag",
         },
-        "check.containerd",
+        "check.containerd.store_check",
     ),
     "describe_node": Operation("proxy.description", "describe_node", {"lines": "count"}, "proxy.description"),
     "stage": Operation(

@@ -48,7 +48,7 @@ from .formats.ntfsnames import path_key
 from .keys import check_key, is_unpack_key
 from .layers.base import LayerStore
 from .lock import FileLock
-from .metastore import Record, Transaction
+from .metastore.transaction import Record, Transaction
 from .model import (
     ACTIVE,
     COMMITTED,
@@ -134,7 +134,7 @@ class Snapshotter:
             return tx.get_info(key).info
 
     def walk(self, *filters: str) -> List[Info]:
-        from . import filters as language
+        from .filters import language
 
         wanted = language.parse_all(filters)
         with self.store.read() as tx:

@@ -26,8 +26,9 @@ from .layers import protection
 from .layers.base import LayerStore
 from .lineage import damaged
 from .lock import FileLock
-from .metastore import ROOTFS_SIZE as _ROOTFS_SIZE
-from .metastore import Metastore, Transaction, is_retired
+from .metastore.file import Metastore, is_retired
+from .metastore.transaction import ROOTFS_SIZE as _ROOTFS_SIZE
+from .metastore.transaction import Transaction
 from .records import Records
 
 if TYPE_CHECKING:

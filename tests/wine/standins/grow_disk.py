@@ -14,10 +14,10 @@ def main(core: str, disk: str, size: int) -> None:
     for name in ("WCOW_FAILPOINT", "WCOW_FAILPOINT_ERROR", "WCOW_FAILPOINTS_LOG"):
         os.environ.pop(name, None)
     sys.path.insert(0, core)
-    from core.formats import vhdx
+    from core.formats.vhdx import growth, reader
 
-    if vhdx.read_info(disk).virtual_size < size:
-        vhdx.grow(disk, size)
+    if reader.read_info(disk).virtual_size < size:
+        growth.grow(disk, size)
 
 
 if __name__ == "__main__":

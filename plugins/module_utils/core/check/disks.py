@@ -37,10 +37,10 @@ def check_disks(state: StoreState, info: Info, directory: str) -> Iterator[Case]
 
 def check_disk(state: StoreState, info: Info, path: str) -> Generator[Case, None, bool]:
     """Report what is wrong with one disk of a snapshot. Returns whether it can be read."""
-    from ..formats import vhdx
+    from ..formats.vhdx import copies
 
     try:
-        damage = vhdx.check(path)
+        damage = copies.check(path)
     except Unavailable:
         # Windows has an attached disk open exclusively, and repairs its log when it attaches it.
         return False
@@ -98,10 +98,10 @@ def _scratch_options(info: Info) -> label_rules.ScratchOptions:
 
 
 def _repair_disk(state: StoreState, info: Info, path: str) -> str:
-    from ..formats import vhdx
+    from ..formats.vhdx import copies
 
     with state.lock(info.id):
-        vhdx.repair(path)
+        copies.repair(path)
     return "rewritten from the good copy"
 
 

@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..errors import SnapshotterError
-from ..filters import parse_all, snapshot_adaptor
+from ..filters.language import parse_all, snapshot_adaptor
 from ..model import ACTIVE, COMMITTED, VIEW, Info, Mount, layer_mount
 from ..outcome import Outcome
 from .node import ContainerdNode

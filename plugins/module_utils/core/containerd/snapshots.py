@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
-from .. import filters as language
 from .. import labels as label_rules
 from ..errors import (
     AlreadyExists,
@@ -22,6 +21,7 @@ from ..errors import (
     NotImplementedHere,
     SnapshotterError,
 )
+from ..filters import language
 from ..keys import check_key
 from ..model import Info, Mount, Usage, now
 from .client import LEASE_SECONDS, Client

@@ -129,7 +129,7 @@ def ensure_set(
 
 def _refuse_mistakes(filters: Sequence[str]) -> None:
     """Raise InvalidArgument for a filter with an unknown field: with ``!=`` it matches everything, else nothing."""
-    from ..filters import parse_all
+    from ..filters.language import parse_all
 
     mistakes = parse_all(filters).mistakes()
     if mistakes:

@@ -85,9 +85,9 @@ def is_directory(status: os.stat_result) -> bool:
 
 def disk_info(path: str, attached: bool) -> ScratchInfo:
     """Read a VHDX file with our own parser. Raises as ``vhdx.read_info``."""
-    from ..formats import vhdx
+    from ..formats.vhdx import reader
 
-    info = vhdx.read_info(path)
+    info = reader.read_info(path)
     return ScratchInfo(path, info.virtual_size, info.file_size, attached, volume_size=None)
 
 

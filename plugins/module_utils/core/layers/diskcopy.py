@@ -12,7 +12,8 @@ from typing import BinaryIO, Iterator, Tuple
 from ..errors import FailedPrecondition
 from ..failpoint import failpoint
 from ..files import StrPath, new_disk_file, only_files, os_error, read_at, write_at
-from ..formats.vhdx import MIB, grow_new
+from ..formats.vhdx.growth import grow_new
+from ..formats.vhdx.structures import MIB
 
 # VHDX aligns its structures and blocks to this, so few chunks are only partly zero.
 _CHUNK = MIB

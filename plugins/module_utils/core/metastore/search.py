@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple
 
 if TYPE_CHECKING:
-    from .. import filters
+    from ..filters import language
 
 
 class Condition(NamedTuple):
@@ -30,7 +30,7 @@ class Condition(NamedTuple):
 _MAXIMUM_TERMS = 100
 
 
-def condition(wanted: Optional[filters.Filters]) -> Condition:
+def condition(wanted: Optional[language.Filters]) -> Condition:
     """The condition for filters of which one must hold; all snapshots for None and for too many selectors."""
     if wanted is None or not wanted.filters:
         return Condition("1", [], True)
@@ -52,7 +52,7 @@ def condition(wanted: Optional[filters.Filters]) -> Condition:
     return Condition(" OR ".join(f"({clause})" for clause in clauses), parameters, is_exact)
 
 
-def _selector_as_sql(selector: filters.Selector) -> Optional[Tuple[str, List[str]]]:
+def _selector_as_sql(selector: language.Selector) -> Optional[Tuple[str, List[str]]]:
     """One selector as SQL and its parameters; None where SQL cannot decide."""
     field, *rest = selector.fieldpath
     operator, value = selector.operator, selector.value

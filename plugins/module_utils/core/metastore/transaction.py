@@ -29,7 +29,7 @@ from ..model import ACTIVE, COMMITTED, KINDS, VIEW, Info, Snapshot, Usage
 from . import schema, search
 
 if TYPE_CHECKING:
-    from .. import filters
+    from ..filters import language
 
 #: The setting for scratch disks whose task names no size: bytes.
 ROOTFS_SIZE = "rootfs_size"
@@ -145,14 +145,14 @@ class Transaction:
             _check_id(number): _check_text(name) for number, name in self._db.execute("SELECT id, name FROM snapshots")
         }
 
-    def walk(self, wanted: Optional[filters.Filters]) -> List[Info]:
+    def walk(self, wanted: Optional[language.Filters]) -> List[Info]:
         """The infos of all matching snapshots, in byte order of their names. None matches all."""
         where, parameters, is_exact = search.condition(wanted)
         rows = self._db.execute(f"SELECT {_INFO} FROM snapshots WHERE {where} ORDER BY name", parameters).fetchall()
         infos = _infos(rows)
         if is_exact or wanted is None:
             return infos
-        from .. import filters as language
+        from ..filters import language
 
         return [info for info in infos if wanted.matches(language.snapshot_adaptor(info))]
 

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 wcow.snapshotter maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program of the proxy snapshotter.
+"""The program of the proxy snapshotter: containerd keeps its snapshots in a store of the collection.
+
+containerd loads it as a proxy plugin (docs of containerd, PLUGINS.md). ``service`` answers the calls, ``removals``
+destroys layers after the answer, and ``listener`` has the connections.
 
 In the directory that has the package ``core``::
 

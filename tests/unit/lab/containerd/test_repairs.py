@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import containerd as check_module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.containerd import on_disk, through_api
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.containerd import store_check as check_module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.client import Client
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.discovery import Options
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.node import ContainerdNode

@@ -3,7 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The structures of MS-VHDX: where they lie, their fields, and GUIDs.
 
-Numbers in comments are sections of [MS-VHDX], revision 8.0.
+Numbers in comments are sections of [MS-VHDX], revision 8.0, and the names of
+structures and fields in this package are those of the specification. This
+module, ``checksum`` and ``log`` work on bytes. The other modules read and write
+files, and translate errors of the operating system.
 """
 
 from __future__ import annotations

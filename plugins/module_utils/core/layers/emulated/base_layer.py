@@ -56,11 +56,11 @@ def _make_templates(directory: str, template: str, base: str) -> None:
 
 
 def _make_template(path: str) -> None:
-    from ...formats import vhdx
+    from ...formats.vhdx import creation
 
     new = path + ".new"
     filetree.remove(new)
-    vhdx.create(new, TEMPLATE_SIZE, flush_name=False)
+    creation.create(new, TEMPLATE_SIZE, flush_name=False)
     failpoint("base.template")
     os.rename(new, path)
     failpoint("base.templated")

@@ -96,14 +96,14 @@ class EmulatedLayers(LayerStore):
         copy_disk(template.path, os.path.join(directory, SCRATCH), size if size > template.virtual_size else 0)
 
     def grow_scratch(self, directory: str, size: int) -> ScratchInfo:
-        from ...formats import vhdx
+        from ...formats.vhdx import growth
 
         scratch = os.path.join(directory, SCRATCH)
         if not os.path.lexists(scratch):
             raise NotFound(f"{self.display_path(directory)} has no scratch disk")
         self._refuse_to_grow_mounted(directory)
         self.finish_interrupted_work(directory)
-        grown = vhdx.grow(scratch, size)
+        grown = growth.grow(scratch, size)
         return ScratchInfo(scratch, grown.virtual_size, grown.file_size, attached=False, volume_size=None)
 
     def scratch_info(self, directory: str) -> Optional[ScratchInfo]:

@@ -119,7 +119,7 @@ class WindowsLayers(LayerStore):
 
     @staticmethod
     def _expand(directory: str, size: int) -> None:
-        from ...formats.vhdx import MAX_VIRTUAL_SIZE
+        from ...formats.vhdx.structures import MAX_VIRTUAL_SIZE
         from ...win32 import vmcompute
         from . import volume
 

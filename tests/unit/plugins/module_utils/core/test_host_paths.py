@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import door
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.snapshot import ensure_snapshot
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import drives
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.tests.builders.layer_tars import layer_tar
 from ansible_collections.wcow.snapshotter.tests.builders.stores import add_committed, open_store

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import InvalidArgument
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import structures
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.sizes import MAXIMUM_DISK_SIZE, parse_size
 
 GIB = 1024**3
@@ -62,4 +62,4 @@ def test_larger_than_a_vhdx(value: Any) -> None:
 
 
 def test_the_limit_is_that_of_the_format() -> None:
-    assert MAXIMUM_DISK_SIZE == vhdx.MAX_VIRTUAL_SIZE
+    assert MAXIMUM_DISK_SIZE == structures.MAX_VIRTUAL_SIZE

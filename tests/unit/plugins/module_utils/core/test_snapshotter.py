@@ -29,10 +29,10 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     SnapshotterError,
     Unavailable,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import reader
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.keys import IMPORT_KEY, is_unpack_key
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
 from ansible_collections.wcow.snapshotter.tests.builders.stores import open_store
@@ -104,7 +104,7 @@ def test_scratch_sizes(store: Snapshotter) -> None:
     assert store.warnings == [
         f'"{label_rules.ROOTFS_SIZE_GB}" label is deprecated, please use "{label_rules.ROOTFS_SIZE_BYTES}" instead.'
     ]
-    assert vhdx.read_info(os.path.join(directory(store, "gb"), "sandbox.vhdx")).virtual_size == 30 * GIB
+    assert reader.read_info(os.path.join(directory(store, "gb"), "sandbox.vhdx")).virtual_size == 30 * GIB
     assert store.grow_scratch("gb", 60 * GIB).virtual_size == 60 * GIB
     assert store.grow_scratch("gb", 50 * GIB).virtual_size == 60 * GIB
 

@@ -13,10 +13,12 @@ import sqlite3
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import CODES, NOTICE, check, check_store
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.findings import CODES, NOTICE
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.leftovers import ABANDONED_SECONDS
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.store_check import check_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import growth
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.dry_run import DryRun
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
@@ -217,7 +219,7 @@ def smaller_disk(store: Snapshotter) -> None:
 
 
 def larger_disk(store: Snapshotter) -> None:
-    vhdx.grow(path(store, "snapshots", "3", "sandbox.vhdx"), 60 * GIB)
+    growth.grow(path(store, "snapshots", "3", "sandbox.vhdx"), 60 * GIB)
 
 
 def damaged_header(store: Snapshotter) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import CODES, check, check_store
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.findings import CODES
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.store_check import check_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import InvalidArgument
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter

@@ -12,9 +12,9 @@ import time
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import CODES
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import containerd as check_module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.containerd import on_disk
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.containerd import store_check as check_module
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.findings import CODES
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.discovery import Options
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.lock import is_locked
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.node import ContainerdNode

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.store import ensure_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check_store
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.store_check import check_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter

@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check, check_store
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.store_check import check_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.tests.unit.plugins.module_utils.core.check import situations

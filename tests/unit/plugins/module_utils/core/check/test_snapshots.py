@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.tests.unit.plugins.module_utils.core.check import situations
 

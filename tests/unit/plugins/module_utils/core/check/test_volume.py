@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check_store
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.store_check import check_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.tests.unit.plugins.module_utils.core.check import situations
 

@@ -14,7 +14,6 @@ import threading
 from typing import Any, Callable, Iterator, List
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core import metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import store as store_module
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.image import ensure_image
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.snapshot import ensure_snapshot
@@ -27,6 +26,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.dry_run import DryRun
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import file
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.snapshotter import Snapshotter
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.staging import stage, unstage
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.store import METADATA_FILE
@@ -532,7 +532,7 @@ def test_a_store_that_another_task_removes_meanwhile(at: Any, monkeypatch: pytes
         looks.append(path)
         if len(looks) == look:
             shutil.rmtree(at(beside=True).root)
-        return metastore.is_retired(path)
+        return file.is_retired(path)
 
     monkeypatch.setattr(store_module, "is_retired", is_retired)
     with contextlib.suppress(Unavailable):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import errors
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import copies, creation, growth, reader
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import diskcopy
 
 KIB = 1024
@@ -113,35 +113,35 @@ def test_written_zeros_become_holes(tmp_path, monkeypatch, environment):
 
 
 def test_a_vhdx_template(tmp_path):
-    vhdx.create(tmp_path / "blank.vhdx", 20 * GIB)
+    creation.create(tmp_path / "blank.vhdx", 20 * GIB)
     diskcopy.copy_disk(tmp_path / "blank.vhdx", tmp_path / "sandbox.vhdx")
-    assert vhdx.read_info(tmp_path / "sandbox.vhdx") == vhdx.read_info(tmp_path / "blank.vhdx")
-    assert vhdx.grow(tmp_path / "sandbox.vhdx", 40 * GIB).virtual_size == 40 * GIB
-    assert vhdx.read_info(tmp_path / "blank.vhdx").virtual_size == 20 * GIB
+    assert reader.read_info(tmp_path / "sandbox.vhdx") == reader.read_info(tmp_path / "blank.vhdx")
+    assert growth.grow(tmp_path / "sandbox.vhdx", 40 * GIB).virtual_size == 40 * GIB
+    assert reader.read_info(tmp_path / "blank.vhdx").virtual_size == 20 * GIB
 
 
 @pytest.mark.parametrize("size", [21 * GIB, 40 * GIB + 1, 200 * GIB, 64 * 1024 * GIB])
 def test_a_larger_copy_of_a_template_is_as_one_that_has_grown(tmp_path, size):
     blank, grown, sandbox = (tmp_path / name for name in ("blank.vhdx", "grown.vhdx", "sandbox.vhdx"))
-    vhdx.create(blank, 20 * GIB)
+    creation.create(blank, 20 * GIB)
     before = blank.read_bytes()
     diskcopy.copy_disk(blank, grown)
-    vhdx.grow(grown, size)
+    growth.grow(grown, size)
     diskcopy.copy_disk(blank, sandbox, size)
-    assert vhdx.read_info(sandbox) == vhdx.read_info(grown)
-    assert vhdx.check(sandbox) == []
+    assert reader.read_info(sandbox) == reader.read_info(grown)
+    assert copies.check(sandbox) == []
     assert blank.read_bytes() == before
-    assert vhdx.grow(sandbox, 64 * 1024 * GIB).virtual_size == 64 * 1024 * GIB
+    assert growth.grow(sandbox, 64 * 1024 * GIB).virtual_size == 64 * 1024 * GIB
 
 
 def test_a_copy_that_is_large_enough_already(tmp_path):
-    vhdx.create(tmp_path / "blank.vhdx", 20 * GIB)
+    creation.create(tmp_path / "blank.vhdx", 20 * GIB)
     diskcopy.copy_disk(tmp_path / "blank.vhdx", tmp_path / "sandbox.vhdx", GIB)
     assert (tmp_path / "sandbox.vhdx").read_bytes() == (tmp_path / "blank.vhdx").read_bytes()
 
 
 def test_a_larger_copy_that_cannot_be_made_is_no_copy(tmp_path):
-    vhdx.create(tmp_path / "blank.vhdx", 20 * GIB)
+    creation.create(tmp_path / "blank.vhdx", 20 * GIB)
     sparse_file(tmp_path / "noise", MIB, [(0, b"data")])
     with pytest.raises(errors.InvalidArgument, match="must be from 1 to 70368744177664 bytes"):
         diskcopy.copy_disk(tmp_path / "blank.vhdx", tmp_path / "copy", 65 * 1024 * GIB)
@@ -270,7 +270,9 @@ def on_a_small_volume():
 PREPARED = f"""
 import os
 from {errors.__name__} import Unavailable
-from {vhdx.__name__} import create, grow, read_info
+from {creation.__name__} import create
+from {growth.__name__} import grow
+from {reader.__name__} import read_info
 from {diskcopy.__name__} import copy_disk
 volume = Path(os.environ["VOLUME"])
 GIB = 1 << 30

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import Unavailable
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.model import ACTIVE
 
 # PRAGMA synchronous

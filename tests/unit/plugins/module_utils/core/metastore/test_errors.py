@@ -19,8 +19,9 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     SnapshotterError,
     Unavailable,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import Metastore, errors, file
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore import errors, file
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.errors import MAXIMUM_SIZE, translate
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.metastore.file import Metastore
 from ansible_collections.wcow.snapshotter.tests.builders.stores import add_committed, open_store
 
 #: Message, extended result code, expected error and a part of its message.

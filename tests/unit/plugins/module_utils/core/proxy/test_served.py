@@ -13,8 +13,10 @@ import time
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import check_store
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check import containerd as containerd_check
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.containerd import (
+    store_check as containerd_check,
+)
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.store_check import check_store
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd import discovery
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.configuration import ProxyPlugin
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.node import ContainerdNode

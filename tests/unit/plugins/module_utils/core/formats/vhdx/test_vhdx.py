@@ -21,13 +21,15 @@ import uuid
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core import errors
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import (
     checksum as checksums,
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import (
+    creation,
+    growth,
     headers,
     reader,
+    replay,
     structures,
 )
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import view as views
@@ -122,8 +124,8 @@ def test_new_guids_are_random_ones():
 
 def test_create_writes_these_very_fields(tmp_path):
     path = tmp_path / "disk.vhdx"
-    info = vhdx.create(path, 20 * GIB, disk_id=DISK_ID, write_id=WRITE_ID)
-    assert info == vhdx.DiskInfo(20 * GIB, MIB, 512, 4096, "dynamic", DISK_ID, 4 * MIB, False)
+    info = creation.create(path, 20 * GIB, disk_id=DISK_ID, write_id=WRITE_ID)
+    assert info == structures.DiskInfo(20 * GIB, MIB, 512, 4096, "dynamic", DISK_ID, 4 * MIB, False)
     image = path.read_bytes()
     assert len(image) == 4 * MIB
     assert image[:42] == b"vhdxfile" + "wcow.snapshotter".encode("utf-16-le") + b"\0\0"
@@ -164,8 +166,8 @@ def test_create_writes_these_very_fields(tmp_path):
 def test_create_is_deterministic_with_both_ids_and_unique_without(tmp_path):
     paths = [tmp_path / name for name in "abcd"]
     for path in paths[:2]:
-        vhdx.create(path, GIB, disk_id=DISK_ID.upper(), write_id=WRITE_ID)
-    one, other = (vhdx.create(path, GIB) for path in paths[2:])
+        creation.create(path, GIB, disk_id=DISK_ID.upper(), write_id=WRITE_ID)
+    one, other = (creation.create(path, GIB) for path in paths[2:])
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert one.disk_id != other.disk_id
     assert paths[2].read_bytes()[80 * KIB :] != paths[3].read_bytes()[80 * KIB :]
@@ -176,11 +178,11 @@ def test_create_is_deterministic_with_both_ids_and_unique_without(tmp_path):
 @pytest.mark.parametrize(("logical", "physical"), [(512, 512), (512, 4096), (4096, 4096)])
 def test_what_create_says_is_what_read_info_finds(tmp_path, size, block_size, logical, physical):
     path = tmp_path / "disk.vhdx"
-    info = vhdx.create(
+    info = creation.create(
         path, size, block_size=block_size, logical_sector_size=logical, physical_sector_size=physical, disk_id=DISK_ID
     )
     rounded = -(-size // logical) * logical
-    assert info == vhdx.read_info(path)
+    assert info == reader.read_info(path)
     assert info[:6] == (rounded, block_size, logical, physical, "dynamic", DISK_ID)
     assert info.file_size == path.stat().st_size
     entries = -(-rounded // block_size)
@@ -209,7 +211,7 @@ def test_what_create_says_is_what_read_info_finds(tmp_path, size, block_size, lo
 )
 def test_create_refuses_and_leaves_nothing(tmp_path, arguments, message):
     with pytest.raises(errors.InvalidArgument) as caught:
-        vhdx.create(tmp_path / "disk.vhdx", **{"virtual_size": GIB, **arguments})
+        creation.create(tmp_path / "disk.vhdx", **{"virtual_size": GIB, **arguments})
     assert caught.value.message.startswith(message)
     assert list(tmp_path.iterdir()) == []
 
@@ -218,19 +220,19 @@ def test_create_never_touches_what_is_there(tmp_path):
     path = tmp_path / "disk.vhdx"
     path.write_bytes(b"precious")
     with pytest.raises(errors.AlreadyExists, match=r"cannot create disk .*disk\.vhdx: File exists"):
-        vhdx.create(path, GIB)
+        creation.create(path, GIB)
     assert path.read_bytes() == b"precious"
     if os.name == "posix":  # Windows creates the target of a link.
         link = tmp_path / "link.vhdx"
         link.symlink_to(tmp_path / "elsewhere")
         with pytest.raises(errors.AlreadyExists):
-            vhdx.create(link, GIB)
+            creation.create(link, GIB)
         assert not (tmp_path / "elsewhere").exists()
 
 
 def test_create_without_the_directory(tmp_path):
     with pytest.raises(errors.NotFound, match=r"cannot create disk .*missing"):
-        vhdx.create(tmp_path / "missing" / "disk.vhdx", GIB)
+        creation.create(tmp_path / "missing" / "disk.vhdx", GIB)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -241,7 +243,7 @@ def test_create_on_a_full_volume_says_what_is_needed_and_leaves_nothing(tmp_path
     monkeypatch.setattr(os, "fsync", full)
     path = tmp_path / "disk.vhdx"
     with pytest.raises(errors.Unavailable) as caught:
-        vhdx.create(path, GIB)
+        creation.create(path, GIB)
     assert f"cannot create disk {path}: {os.strerror(code)}: needs {4 * MIB} bytes, " in caught.value.message
     assert caught.value.details["needed"] == 4 * MIB
     assert f"{caught.value.details['free']} free on {caught.value.details['volume']}" in caught.value.message
@@ -264,7 +266,7 @@ def test_create_leaves_nothing_on_other_errors(tmp_path, monkeypatch, error, exp
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(expected):
-        vhdx.create(tmp_path / "disk.vhdx", GIB)
+        creation.create(tmp_path / "disk.vhdx", GIB)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +280,7 @@ def test_create_flushes_file_and_directory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", recording)
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, GIB)
+    creation.create(path, GIB)
     expected = [path.stat().st_ino] + ([tmp_path.stat().st_ino] if os.name == "posix" else [])
     assert flushed == expected
 
@@ -297,15 +299,15 @@ def test_create_flushes_file_and_directory(tmp_path, monkeypatch):
 )
 def test_read_info_of_each_disk_type(parameters, disk_type):
     image = others_file(3 * GIB, logical=4096, physical=4096, **parameters)
-    assert info_of(image) == vhdx.DiskInfo(3 * GIB, 2 * MIB, 4096, 4096, disk_type, DISK_ID, 4 * MIB, False)
+    assert info_of(image) == structures.DiskInfo(3 * GIB, 2 * MIB, 4096, 4096, disk_type, DISK_ID, 4 * MIB, False)
 
 
 def test_read_info_takes_paths_and_files(tmp_path):
     path = save(tmp_path / "disk.vhdx", others_file())
-    expected = vhdx.read_info(path)
-    assert vhdx.read_info(str(path)) == expected
+    expected = reader.read_info(path)
+    assert reader.read_info(str(path)) == expected
     with open(path, "rb") as buffered:
-        assert vhdx.read_info(buffered) == expected
+        assert reader.read_info(buffered) == expected
 
 
 def test_read_info_while_another_process_has_the_file_open_for_writing(tmp_path):
@@ -317,7 +319,7 @@ def test_read_info_while_another_process_has_the_file_open_for_writing(tmp_path)
     )
     try:
         assert holder.stdout.readline().strip() == b"open"
-        assert vhdx.read_info(path).virtual_size == GIB
+        assert reader.read_info(path).virtual_size == GIB
     finally:
         holder.communicate(b"\n", timeout=10)
 
@@ -326,15 +328,15 @@ def test_read_info_needs_no_right_to_write(tmp_path):
     path = save(tmp_path / "disk.vhdx", others_file())
     path.chmod(0o400)
     before = path.stat()
-    vhdx.read_info(path)
+    reader.read_info(path)
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_read_info_of_missing_file_and_directory(tmp_path):
     with pytest.raises(errors.NotFound, match=r"cannot read disk .*none\.vhdx"):
-        vhdx.read_info(tmp_path / "none.vhdx")
+        reader.read_info(tmp_path / "none.vhdx")
     with pytest.raises(errors.SnapshotterError, match="cannot read disk"):
-        vhdx.read_info(tmp_path)
+        reader.read_info(tmp_path)
 
 
 def test_the_header_with_the_greater_sequence_number_counts():
@@ -446,7 +448,7 @@ def test_damage_is_named(tmp_path, damage, message):
     image = others_file()
     damage(image)
     path = save(tmp_path / "disk.vhdx", image)
-    for operation in (vhdx.read_info, vhdx.replay_log, lambda disk: vhdx.grow(disk, 2 * GIB)):
+    for operation in (reader.read_info, replay.replay_log, lambda disk: growth.grow(disk, 2 * GIB)):
         with pytest.raises(errors.FailedPrecondition) as caught:
             operation(path)
         assert caught.value.message.startswith(f"{path} is not a usable VHDX file: ")
@@ -479,7 +481,7 @@ def test_a_log_too_long_to_check_is_refused_with_a_remedy(tmp_path):
     path = save(tmp_path / "disk.vhdx", image)
     os.truncate(path, 9 * MIB)
     with pytest.raises(errors.NotImplementedHere, match="attach the disk on Windows once"):
-        vhdx.read_info(path)
+        reader.read_info(path)
 
 
 def test_unknown_regions_and_items_that_are_not_required_do_not_matter():
@@ -515,8 +517,8 @@ def test_a_pending_log_counts_wherever_it_lies(tmp_path, start):
     assert info_of(image)[0] == 3 * GIB
     assert info_of(image).log_pending
     path = save(tmp_path / "disk.vhdx", image)
-    info = vhdx.replay_log(path)
-    assert info == info_of(image)._replace(log_pending=False) == vhdx.read_info(path)
+    info = replay.replay_log(path)
+    assert info == info_of(image)._replace(log_pending=False) == reader.read_info(path)
 
     replayed = bytearray(path.read_bytes())
     for header in HEADERS:  # a new FileWriteGuid of the session, the same DataWriteGuid, an empty log
@@ -532,7 +534,7 @@ def test_a_pending_log_counts_wherever_it_lies(tmp_path, start):
 def test_replay_without_a_log_writes_nothing(tmp_path):
     image = others_file()
     path = save(tmp_path / "disk.vhdx", image)
-    assert vhdx.replay_log(path) == info_of(image)
+    assert replay.replay_log(path) == info_of(image)
     assert path.read_bytes() == image
 
 
@@ -562,7 +564,7 @@ def test_zero_descriptors_are_applied_in_order(tmp_path):
     entry = log_entry([(4 * MIB, MIB), (4 * MIB + 4096, b"\x77" * 4096), (4 * MIB + 8192, 2 * MIB)], 1, last=6 * MIB)
     pending(image, (0, entry))
     path = save(tmp_path / "disk.vhdx", image)
-    assert vhdx.replay_log(path).file_size == 6 * MIB + 8192
+    assert replay.replay_log(path).file_size == 6 * MIB + 8192
     assert path.read_bytes()[4 * MIB :] == bytes(4096) + b"\x77" * 4096 + bytes(2 * MIB)
 
 
@@ -628,7 +630,7 @@ def test_a_hostile_log_is_refused(tmp_path, updates, fields, message):
     image = others_file()
     pending(image, (0, log_entry(updates, 1, **fields)))
     path = save(tmp_path / "disk.vhdx", image)
-    for operation in (vhdx.read_info, vhdx.replay_log):
+    for operation in (reader.read_info, replay.replay_log):
         with pytest.raises(errors.FailedPrecondition, match=message):
             operation(path)
     assert path.read_bytes() == image
@@ -639,7 +641,7 @@ def test_nothing_is_replayed_if_the_result_would_be_damaged(tmp_path):
     pending(image, (0, log_entry([(METADATA, bytes(4096))], 1)))
     path = save(tmp_path / "disk.vhdx", image)
     with pytest.raises(errors.FailedPrecondition, match="the metadata table is damaged"):
-        vhdx.replay_log(path)
+        replay.replay_log(path)
     assert path.read_bytes() == image
 
 
@@ -648,10 +650,10 @@ def test_nothing_is_replayed_if_the_result_would_be_damaged(tmp_path):
 
 def test_grow_in_place(tmp_path):
     path = tmp_path / "disk.vhdx"
-    before = vhdx.create(path, 20 * GIB, disk_id=DISK_ID, write_id=WRITE_ID)
+    before = creation.create(path, 20 * GIB, disk_id=DISK_ID, write_id=WRITE_ID)
     old = path.read_bytes()
-    info = vhdx.grow(path, 40 * GIB)
-    assert info == before._replace(virtual_size=40 * GIB) == vhdx.read_info(path)
+    info = growth.grow(path, 40 * GIB)
+    assert info == before._replace(virtual_size=40 * GIB) == reader.read_info(path)
     new = path.read_bytes()
     position = METADATA + 65536 + 8
     assert struct.unpack_from("<Q", new, position) == (40 * GIB,)
@@ -669,38 +671,38 @@ def test_grow_in_place(tmp_path):
 @pytest.mark.parametrize("size", [1, 20 * GIB - 1, 20 * GIB])
 def test_a_large_enough_disk_is_not_touched(tmp_path, size):
     path = tmp_path / "disk.vhdx"
-    before = vhdx.create(path, 20 * GIB)
+    before = creation.create(path, 20 * GIB)
     image = path.read_bytes()
     path.chmod(0o400)
-    assert vhdx.grow(path, size) == before
+    assert growth.grow(path, size) == before
     assert path.read_bytes() == image
 
 
 @pytest.mark.parametrize(("logical", "rounded"), [(512, 20 * GIB + 512), (4096, 20 * GIB + 4096)])
 def test_grow_rounds_up_to_whole_sectors(tmp_path, logical, rounded):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, 20 * GIB, logical_sector_size=logical)
-    assert vhdx.grow(path, 20 * GIB + 1).virtual_size == rounded
+    creation.create(path, 20 * GIB, logical_sector_size=logical)
+    assert growth.grow(path, 20 * GIB + 1).virtual_size == rounded
 
 
 @pytest.mark.parametrize("size", [0, -5, 64 * TIB + 1])
 def test_grow_refuses_a_size_out_of_range(tmp_path, size):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, GIB)
+    creation.create(path, GIB)
     with pytest.raises(errors.InvalidArgument, match=f"invalid disk size {size}: "):
-        vhdx.grow(path, size)
+        growth.grow(path, size)
 
 
 def test_grow_of_a_missing_file(tmp_path):
     with pytest.raises(errors.NotFound, match=r"none\.vhdx"):
-        vhdx.grow(tmp_path / "none.vhdx", GIB)
+        growth.grow(tmp_path / "none.vhdx", GIB)
 
 
 def test_grow_refuses_a_fixed_disk_with_a_remedy(tmp_path):
     path = save(tmp_path / "disk.vhdx", others_file(flags=1))
     with pytest.raises(errors.NotImplementedHere, match="it is a fixed disk; grow it with Resize-VHD"):
-        vhdx.grow(path, 2 * GIB)
-    assert vhdx.grow(path, GIB).disk_type == "fixed"
+        growth.grow(path, 2 * GIB)
+    assert growth.grow(path, GIB).disk_type == "fixed"
 
 
 def test_grow_needs_a_log(tmp_path):
@@ -708,14 +710,14 @@ def test_grow_needs_a_log(tmp_path):
     put_header(image, 0, 9, log_length=0, log_offset=0)
     path = save(tmp_path / "disk.vhdx", image)
     with pytest.raises(errors.FailedPrecondition, match="it has no log to do that safely"):
-        vhdx.grow(path, 2 * GIB)
+        growth.grow(path, 2 * GIB)
     assert path.read_bytes() == image
 
 
 def test_a_bat_at_the_end_of_the_file_is_extended(tmp_path):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, GIB)
-    sizes = [vhdx.grow(path, size).file_size for size in (100 * GIB, 200 * GIB, 64 * TIB)]
+    creation.create(path, GIB)
+    sizes = [growth.grow(path, size).file_size for size in (100 * GIB, 200 * GIB, 64 * TIB)]
     assert sizes == [4 * MIB, 5 * MIB, 3 * MIB + 513 * MIB]
     with open(path, "rb") as file:
         header_section = file.read(MIB)
@@ -725,27 +727,27 @@ def test_a_bat_at_the_end_of_the_file_is_extended(tmp_path):
 
 def test_a_bat_with_blocks_behind_it_moves_to_the_end_and_keeps_its_entries(tmp_path):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, 100 * GIB)
+    creation.create(path, 100 * GIB)
     image = bytearray(path.read_bytes())
     blocks = {0: b"\xa1" * MIB, 4095: b"\xa2" * MIB, 4097: b"\xa3" * MIB, 102423: b"\xa4" * MIB}
     for index, data in blocks.items():
         put_block(image, index, data)
     save(path, image)
-    info = vhdx.grow(path, 300 * GIB)
+    info = growth.grow(path, 300 * GIB)
     assert info.file_size == (4 + 4 + 3) * MIB
     grown = path.read_bytes()
     assert bat_of(grown) == 8 * MIB
     assert {index: block_of(grown, index) for index in blocks} == blocks
     entries = struct.unpack(f"<{3 * MIB // 8}Q", grown[8 * MIB :])
     assert sum(1 for entry in entries if entry) == len(blocks)
-    assert vhdx.read_info(path).virtual_size == 300 * GIB
+    assert reader.read_info(path).virtual_size == 300 * GIB
 
 
 def test_a_new_bat_goes_behind_a_block_that_the_file_holds_in_part(tmp_path):
     image = others_file(block_size=32 * MIB)
     put_block(image, 0, b"\x55" * MIB)
     path = save(tmp_path / "disk.vhdx", image)
-    vhdx.grow(path, 5 * TIB)
+    growth.grow(path, 5 * TIB)
     assert bat_of(path.read_bytes()) == (4 + 32) * MIB
 
 
@@ -755,7 +757,7 @@ def test_a_block_beyond_the_end_of_the_file_stops_a_move(tmp_path):
     put(image, BAT + 16, struct.pack("<Q", 2**63))  # a state that reserves the offset
     path = save(tmp_path / "disk.vhdx", image)
     with pytest.raises(errors.FailedPrecondition, match="a block at 943718400 lies beyond the end of the file"):
-        vhdx.grow(path, TIB)
+        growth.grow(path, TIB)
     assert path.read_bytes() == image
 
 
@@ -763,7 +765,7 @@ def test_rubbish_behind_the_bat_never_becomes_a_block(tmp_path):
     image = others_file(block_size=MIB)
     put(image, BAT + 1024 * 8, b"\xff" * 64)
     path = save(tmp_path / "disk.vhdx", image)
-    vhdx.grow(path, 2 * GIB)
+    growth.grow(path, 2 * GIB)
     grown = path.read_bytes()
     bat = bat_of(grown)
     assert bat == 4 * MIB
@@ -774,22 +776,23 @@ def test_a_differencing_disk_grows_with_whole_chunks(tmp_path):
     # Chunk ratio 2048: 31 chunks have 63519 entries and fit, 64 chunks have 131136 and do not.
     image = others_file(flags=2, locator=LOCATOR)
     path = save(tmp_path / "disk.vhdx", image)
-    assert vhdx.grow(path, 63 * 4 * GIB).file_size == 4 * MIB
-    info = vhdx.grow(path, 63 * 4 * GIB + 512)
+    assert growth.grow(path, 63 * 4 * GIB).file_size == 4 * MIB
+    info = growth.grow(path, 63 * 4 * GIB + 512)
     assert (info.disk_type, info.virtual_size, info.file_size) == ("differencing", 63 * 4 * GIB + 512, 5 * MIB)
     grown = path.read_bytes()
     assert LOCATOR in grown
-    assert vhdx.read_info(path) == info
+    assert reader.read_info(path) == info
 
 
 def test_grow_replays_a_pending_log_first(tmp_path):
     image = others_file()
     pending(image, (0, log_entry(size_sectors(image, 2 * GIB), 1)))
     path = save(tmp_path / "disk.vhdx", image)
-    assert vhdx.grow(path, 2 * GIB).log_pending
+    assert growth.grow(path, 2 * GIB).log_pending
     assert path.read_bytes() == image
-    info = vhdx.grow(path, 3 * GIB)
-    assert info == vhdx.DiskInfo(3 * GIB, 2 * MIB, 512, 512, "dynamic", DISK_ID, 4 * MIB, False) == vhdx.read_info(path)
+    info = growth.grow(path, 3 * GIB)
+    assert info == reader.read_info(path)
+    assert info == structures.DiskInfo(3 * GIB, 2 * MIB, 512, 512, "dynamic", DISK_ID, 4 * MIB, False)
 
 
 def test_grow_repairs_a_damaged_region_table_when_it_moves_the_bat(tmp_path):
@@ -797,7 +800,7 @@ def test_grow_repairs_a_damaged_region_table_when_it_moves_the_bat(tmp_path):
     put_block(image, 0, b"\x55" * MIB)
     put(image, TABLES[0] + 20000, b"\xff" * 9000)
     path = save(tmp_path / "disk.vhdx", image)
-    vhdx.grow(path, TIB)
+    growth.grow(path, TIB)
     grown = path.read_bytes()
     assert grown[TABLES[0] : TABLES[1]] == grown[TABLES[1] : TABLES[1] + 64 * KIB]
     assert block_of(grown, 0) == b"\x55" * MIB
@@ -805,13 +808,13 @@ def test_grow_repairs_a_damaged_region_table_when_it_moves_the_bat(tmp_path):
 
 def test_grow_aligns_a_file_with_a_ragged_end(tmp_path):
     path = save(tmp_path / "disk.vhdx", others_file() + b"rag")
-    assert vhdx.grow(path, 2 * GIB).file_size == 5 * MIB
-    assert vhdx.read_info(path).virtual_size == 2 * GIB
+    assert growth.grow(path, 2 * GIB).file_size == 5 * MIB
+    assert reader.read_info(path).virtual_size == 2 * GIB
 
 
 def test_many_growths_in_a_row(tmp_path):
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, GIB)
+    creation.create(path, GIB)
     generator = random.Random(20260101)
     written = {}
     size = GIB
@@ -823,9 +826,9 @@ def test_many_growths_in_a_row(tmp_path):
             put_block(image, index, written[index])
             save(path, image)
         size += generator.randrange(1, 30 * GIB)
-        info = vhdx.grow(path, size)
+        info = growth.grow(path, size)
         assert info.virtual_size == -(-size // 512) * 512
-        assert vhdx.read_info(path) == info
+        assert reader.read_info(path) == info
     grown = path.read_bytes()
     assert {index: block_of(grown, index) for index in written} == written
     assert len(grown) < 64 * MIB
@@ -844,9 +847,9 @@ def test_a_full_volume_leaves_the_old_size(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full_at_the_second)
     with pytest.raises(errors.Unavailable, match=f"needs {256 * MIB} bytes, "):
-        vhdx.grow(path, 64 * TIB)
-    assert vhdx.read_info(path) == info_of(others_file())
-    assert vhdx.grow(path, 64 * TIB)[0] == 64 * TIB
+        growth.grow(path, 64 * TIB)
+    assert reader.read_info(path) == info_of(others_file())
+    assert growth.grow(path, 64 * TIB)[0] == 64 * TIB
 
 
 # -- crashes ---------------------------------------------------------------------
@@ -929,7 +932,7 @@ def crash_images(before, epochs, generator):
 def scratch_disk(tmp_path, size, moved):
     """Create a dynamic disk; return its path and its bytes. If ``moved``, growth has to move its BAT."""
     path = tmp_path / "disk.vhdx"
-    vhdx.create(path, size)
+    creation.create(path, size)
     image = bytearray(path.read_bytes())
     if moved:
         put_block(image, 7, b"\x5a" * MIB)
@@ -944,7 +947,7 @@ def scratch_disk(tmp_path, size, moved):
 )
 def test_a_crash_at_any_write_leaves_the_old_or_the_new_disk(tmp_path, monkeypatch, size, new_size, moved):
     path, before = scratch_disk(tmp_path, size, moved)
-    epochs = recorded(monkeypatch, lambda: vhdx.grow(path, new_size))
+    epochs = recorded(monkeypatch, lambda: growth.grow(path, new_size))
     assert len(epochs) == 7
     generator = random.Random(7)
     outcomes = set()
@@ -960,9 +963,9 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new_disk(tmp_path, monkeypat
         if generator.random() < 0.25:
             recovered += 1
             survivor = save(tmp_path / "survivor.vhdx", image)
-            assert vhdx.replay_log(survivor).virtual_size == info.virtual_size
-            assert not vhdx.read_info(survivor).log_pending
-            assert vhdx.grow(survivor, new_size).virtual_size == new_size
+            assert replay.replay_log(survivor).virtual_size == info.virtual_size
+            assert not reader.read_info(survivor).log_pending
+            assert growth.grow(survivor, new_size).virtual_size == new_size
             if moved:
                 assert block_of(survivor.read_bytes(), 7) == b"\x5a" * MIB
     assert outcomes == {size, new_size}
@@ -973,21 +976,21 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new_disk(tmp_path, monkeypat
 
 def test_a_crash_during_replay_loses_nothing(tmp_path, monkeypatch):
     path, before = scratch_disk(tmp_path, 20 * GIB, moved=True)
-    epochs = recorded(monkeypatch, lambda: vhdx.grow(path, 200 * GIB))
+    epochs = recorded(monkeypatch, lambda: growth.grow(path, 200 * GIB))
     image = bytearray(before)
     for epoch in epochs[:3]:
         apply(image, epoch)
     assert info_of(image).log_pending
     save(path, image)
-    replay = recorded(monkeypatch, lambda: vhdx.replay_log(path))
-    for _, survivor in crash_images(image, replay, random.Random(8)):
+    writes = recorded(monkeypatch, lambda: replay.replay_log(path))
+    for _, survivor in crash_images(image, writes, random.Random(8)):
         assert info_of(survivor).virtual_size == 200 * GIB
     assert block_of(survivor, 7) == b"\x5a" * MIB
 
 
 def test_the_largest_growth_survives_a_crash_after_each_write(tmp_path, monkeypatch):
     path, before = scratch_disk(tmp_path, GIB, moved=True)
-    epochs = recorded(monkeypatch, lambda: vhdx.grow(path, 64 * TIB))
+    epochs = recorded(monkeypatch, lambda: growth.grow(path, 64 * TIB))
     survivor = save(tmp_path / "survivor.vhdx", before)
     sizes = []
     for kind, offset, data in itertools.chain.from_iterable(epochs):
@@ -997,7 +1000,7 @@ def test_the_largest_growth_survives_a_crash_after_each_write(tmp_path, monkeypa
             with open(survivor, "r+b") as file:
                 file.seek(offset)
                 file.write(data)
-        sizes.append(vhdx.read_info(survivor).virtual_size)
+        sizes.append(reader.read_info(survivor).virtual_size)
     assert sizes == sorted(sizes)
     assert set(sizes) == {GIB, 64 * TIB}
 
@@ -1021,8 +1024,8 @@ class InterruptedFile(io.FileIO):
 def test_a_reader_in_the_middle_of_a_growth_sees_one_disk(tmp_path):
     for when in range(1, 40):
         path, _ = scratch_disk(tmp_path, 20 * GIB, moved=True)
-        with InterruptedFile(path, when, lambda path=path: vhdx.grow(path, 200 * GIB)) as file:
-            info = vhdx.read_info(file)
+        with InterruptedFile(path, when, lambda path=path: growth.grow(path, 200 * GIB)) as file:
+            info = reader.read_info(file)
             assert (info.virtual_size, info.file_size) in {(20 * GIB, 5 * MIB), (200 * GIB, 7 * MIB)}
             reads = file.reads
         path.unlink()
@@ -1045,4 +1048,4 @@ def test_a_file_that_never_rests_is_unavailable():
             return super().seek(offset, whence)
 
     with pytest.raises(errors.Unavailable, match="being changed by another process; run the task again"):
-        vhdx.read_info(Restless(bytes(image)))
+        reader.read_info(Restless(bytes(image)))

@@ -32,8 +32,8 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     SnapshotterError,
     Unavailable,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.tar import layertar
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import reader
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers import filetree
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.dry_run import DryRun
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.base_layer import TEMPLATE_SIZE
@@ -752,7 +752,7 @@ def test_a_file_system_without_hard_links(chain, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     base = chain.imported(1, [], *BASE)
     disks = [os.path.join(base, name) for name in ("blank-base.vhdx", "blank.vhdx")]
-    assert [vhdx.read_info(disk).virtual_size for disk in disks] == [TEMPLATE_SIZE] * 2
+    assert [reader.read_info(disk).virtual_size for disk in disks] == [TEMPLATE_SIZE] * 2
     scratch = chain.scratch(2, [base])
     chain.layers.mount(scratch, [base], chain.target, False)
     chain.write("hard.txt", "changed")

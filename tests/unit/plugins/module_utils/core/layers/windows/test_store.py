@@ -18,7 +18,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors impor
     NotFound,
     NotImplementedHere,
 )
-from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats import vhdx
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import creation
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.base import disk_info
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.windows import destroy_process
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.windows.store import WindowsLayers
@@ -37,7 +37,7 @@ def base(tmp_path):
     """A base layer directory with the files that scratch disks need."""
     directory = tmp_path / "1"
     (directory / "UtilityVM").mkdir(parents=True)
-    vhdx.create(directory / "blank.vhdx", 20 * GIB)
+    creation.create(directory / "blank.vhdx", 20 * GIB)
     return str(directory)
 
 
