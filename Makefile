@@ -30,7 +30,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv build demo test test-long account wine fuzz test-pythons test-ansibles test-all-ansibles test-fresh bench release clean \
+.PHONY: help venv build demo test test-long account wine wine-kills fuzz test-pythons test-ansibles test-all-ansibles test-fresh bench release clean \
   $(LANES) $(LONG_LANES) lint sanity
 
 help: ## List the targets
@@ -183,7 +183,10 @@ sanity: venv ## Run ansible-test sanity, and collect the unit tests with ansible
 	@echo "sanity: 1 passed, 0 failed, 0 skipped" >> $(REPORT)
 
 wine: venv build ## Test the core on Windows Python in a patched Wine, with stand-ins for Windows DLLs (Debian 12)
-	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) $(COMPUTING) tests/wine
+	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) $(COMPUTING) -m "not long" tests/wine
+
+wine-kills: venv build ## Kill the proxy snapshotter in Wine at every failpoint of every call
+	WCOW_REPORT=$(CACHE)/report-wine $(PYTEST) $(COMPUTING) -m long tests/wine
 
 FUZZ := 10
 fuzz: venv ## Repeat the tests with generated cases FUZZ times, with different cases each time

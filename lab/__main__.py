@@ -254,7 +254,7 @@ def _start(directory: Path, configuration: server.Configuration) -> None:
             stderr=log,
             start_new_session=True,
         )
-    with process.stdin as configured, process.stdout as answer:  # type: ignore[union-attr]
+    with process.stdin as configured, process.stdout as answer:  # type: ignore[union-attr]  # both are pipes
         try:
             configured.write(json.dumps(configuration._asdict()).encode())
             configured.close()

@@ -89,8 +89,8 @@ class _Writer:
     def _value(self, value: Union[bytes, Bucket]) -> bytes:
         if isinstance(value, bytes):
             return value
-        if not any(isinstance(inner, Bucket) for inner in value.items.values()):
-            items: List[_Item] = [(0, key, inner) for key, inner in sorted(value.items.items())]  # type: ignore[misc]
+        items: List[_Item] = [(0, key, inner) for key, inner in sorted(value.items.items()) if isinstance(inner, bytes)]
+        if len(items) == len(value.items):
             page = _PAGE.pack(0, _LEAF, len(items), 0) + _leaf(items)
             if len(page) <= self.page_size // 4:
                 return _BUCKET.pack(0, value.sequence) + page

@@ -157,7 +157,7 @@ def parse(data: bytes) -> Request:
         # Clients do not send a document type. Without one there are no entities to expand.
         if "<!DOCTYPE" in text:
             raise BadRequest("the envelope has a document type declaration")
-        root = ET.fromstring(text)  # noqa: S314, see above
+        root = ET.fromstring(text)  # noqa: S314 - see above
     except (UnicodeDecodeError, ET.ParseError) as error:
         raise BadRequest(f"the body is not well-formed XML in UTF-8: {error}") from error
     header, body = root.find(f"{SOAP}Header"), root.find(f"{SOAP}Body")

@@ -15,7 +15,7 @@ from ..plugin_utils import _report
 from ..plugin_utils._action import TaskFailure, refuse_other_types
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
     """Documented in plugins/modules/report.py."""
 
     _supports_check_mode = True

@@ -75,7 +75,7 @@ ERASE_LINE = "\x1b[2K"
 Piece = Tuple[str, Optional[str]]
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible ships no types
     """Follows the events of a run. It does not use a thread, because a thread does not survive Ansible's forks."""
 
     CALLBACK_VERSION = 2.0
@@ -104,10 +104,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_play_start(self, play: Any) -> None:
         # With `serial`, Ansible calls this for each batch, each time with a copy of the play.
         variables = play.get_variable_manager().get_vars(play=play)
-        if play._uuid != self._play.uuid:  # noqa: SLF001
+        if play._uuid != self._play.uuid:
             hosts = [host for host in variables["ansible_play_hosts_all"] if host not in self._lost]
             tasks = _tasks(block.filter_tagged_tasks(variables) for block in play.compile())
-            self._play = _Play(play._uuid, hosts, tasks, time.monotonic())  # noqa: SLF001
+            self._play = _Play(play._uuid, hosts, tasks, time.monotonic())
         self._play.next_batch(variables["ansible_play_batch"])
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
@@ -145,8 +145,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _ended(self, result: Any, trouble: Optional[Set[str]] = None) -> None:
         """Count a task that ended on a host. ``trouble`` is the set that the host joins, if any."""
         # Before ansible-core 2.19, results have no public attributes; 2.23 drops the others.
-        host = (getattr(result, "host", None) or result._host).get_name()  # noqa: SLF001
-        task = getattr(result, "task", None) or result._task  # noqa: SLF001
+        host = (getattr(result, "host", None) or result._host).get_name()
+        task = getattr(result, "task", None) or result._task
         self._results += 1
         self._play.end(task, host)
         # A host that runs another task after a failure was rescued.
@@ -232,16 +232,16 @@ class _Play:
         self.task = one_line(task.get_name())
         self.ended = set()
         self.expected = 1 if task.run_once else len([host for host in self.batch if host not in lost])
-        self._current = task._uuid  # noqa: SLF001
+        self._current = task._uuid
         if self._current in self.tasks:
             self._begun.add(self._current)
             self.started = len(self._begun)
 
     def end(self, task: Any, host: str) -> None:
         self.results += 1
-        if task._uuid == self._current:  # noqa: SLF001
+        if task._uuid == self._current:
             self.ended.add(host)
-        if task._uuid in self.tasks:  # noqa: SLF001
+        if task._uuid in self.tasks:
             for one in self.batch if task.run_once else [host]:
                 self._over[one] += 1
 
@@ -319,8 +319,8 @@ def _tasks(blocks: Iterable[Any]) -> Iterator[str]:
     for entry in blocks:
         if isinstance(entry, Block):
             yield from _tasks([*entry.block, *entry.always])
-        elif not entry.implicit and entry.action not in constants._ACTION_META:  # noqa: SLF001
-            yield entry._uuid  # noqa: SLF001
+        elif not entry.implicit and entry.action not in constants._ACTION_META:
+            yield entry._uuid
 
 
 def _terminal() -> Optional[TextIO]:

@@ -81,7 +81,7 @@ class TaskFailure(Exception):
         self.details = details or {}
 
 
-class SnapshotterAction(ActionBase):  # type: ignore[misc]
+class SnapshotterAction(ActionBase):  # type: ignore[misc]  # ansible ships no types
     """The common part of all modules that talk to a node.
 
     A subclass states its options in the terms of ArgumentSpecValidator
@@ -266,7 +266,7 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
             if str(failure) != CONNECT_TIMED_OUT:
                 raise
             raise AnsibleConnectionFailure(self._describe_loss(operation, failure)) from None
-        except Exception as failure:  # noqa: BLE001
+        except Exception as failure:  # noqa: BLE001 - the libraries have no common error
             # pypsrp, pywinrm and their HTTP library raise their own errors when an open connection breaks.
             raise AnsibleConnectionFailure(self._describe_loss(operation, failure)) from None
 
@@ -299,7 +299,7 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         """Run a command line on the node over the task's connection with ``data`` on standard input."""
         if not self._connection.connected:
             # Ansible would connect too, but then a wrong password would look like a connection that broke.
-            self._connection._connect()  # noqa: SLF001
+            self._connection._connect()  # noqa: SLF001 - Ansible has no public way to connect
         self._requests += 1
         try:
             done = self._low_level_execute_command(line, sudoable=False, in_data=data)
@@ -317,7 +317,7 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
         return Output(done["rc"], done["stdout"], done["stderr"])
 
     def _windows(self) -> bool:
-        return bool(getattr(self._connection._shell, "_IS_WINDOWS", False))  # noqa: SLF001
+        return bool(getattr(self._connection._shell, "_IS_WINDOWS", False))  # noqa: SLF001 - Ansible's own
 
     def _without_shell_type(self, sign: str) -> TaskFailure:
         """Return the failure for what looks like a Windows host, while Ansible speaks to it as to a POSIX host."""
@@ -358,7 +358,7 @@ class SnapshotterAction(ActionBase):  # type: ignore[misc]
             if isinstance(checked.errors[0], UnsupportedError):
                 message = f"Unsupported parameters for ({self.module}) module: {checked.errors.msg}"
             raise TaskFailure("invalid_argument", message)
-        return checked.validated_parameters, checked._no_log_values  # noqa: SLF001
+        return checked.validated_parameters, checked._no_log_values  # noqa: SLF001 - Ansible has no public way to them
 
     def _environment(self) -> Dict[str, str]:
         """The task's ``environment``, merged and templated as for modules."""

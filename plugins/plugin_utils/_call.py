@@ -51,7 +51,7 @@ class _Minifier(ast.NodeTransformer):
         return ast.Name(self._letters.get(node.id, node.id), node.ctx)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        assigned = ast.Assign([node.target], node.value)  # type: ignore[arg-type]
+        assigned = ast.Assign([node.target], node.value)  # type: ignore[arg-type]  # the source has a value
         return self.generic_visit(ast.copy_location(assigned, node))
 
 

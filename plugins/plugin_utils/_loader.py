@@ -40,8 +40,8 @@ def load(path: str, digest: str, start: int, end: int) -> None:
     except OSError:
         data = b""
     if hashlib.sha256(data).hexdigest() == digest and sys.hexversion > 0x3090000:
-        boot: dict = {}  # type: ignore[type-arg]
-        exec(data[start:end], boot)  # noqa: S102
+        boot: dict = {}  # type: ignore[type-arg]  # an import of typing takes time
+        exec(data[start:end], boot)  # noqa: S102 - the digest has proved the source
         os._exit(boot["run"](path, data))
     sys.stdout.write(f'{{"protocol":1,"need_payload":{len(data)},"python":{sys.hexversion}}}')
 
@@ -63,8 +63,8 @@ def receive(path: str, digest: str, start: int, end: int, count: int) -> None:
     except (ValueError, zlib.error):
         data = b""
     if hashlib.sha256(data).hexdigest() == digest:
-        boot: dict = {}  # type: ignore[type-arg]
-        exec(data[start:end], boot)  # noqa: S102
+        boot: dict = {}  # type: ignore[type-arg]  # an import of typing takes time
+        exec(data[start:end], boot)  # noqa: S102 - the digest has proved the source
         boot["keep"](path, data)
         os._exit(boot["run"](path, data))
     sys.stdout.write(f'{{"protocol":1,"need_payload":{len(data)},"python":{sys.hexversion}}}')

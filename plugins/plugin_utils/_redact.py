@@ -66,7 +66,7 @@ def redact_text(text: str, replaced: Sequence[Tuple[str, str]] = ()) -> str:
     text = _WORD.sub(_without_keys, text)
     # The longest first: one can be part of another.
     for old, new in sorted(replaced, key=lambda pair: len(pair[0]), reverse=True):
-        text = re.sub(re.escape(old), lambda _found, new=new: new, text, flags=re.IGNORECASE)  # type: ignore[misc]
+        text = re.sub(re.escape(old), new.replace("\\", "\\\\"), text, flags=re.IGNORECASE)
     return text
 
 

@@ -127,7 +127,7 @@ def fit(value: Any, shape: Any, where: str) -> Any:
 def _is_time(text: str) -> bool:
     found = _TIME.fullmatch(text)
     try:
-        return found is not None and bool(dt.datetime.strptime(found.group(1), "%Y-%m-%dT%H:%M:%S"))  # noqa: DTZ007
+        return found is not None and bool(dt.datetime.strptime(found.group(1), "%Y-%m-%dT%H:%M:%S"))  # noqa: DTZ007 - a form
     except ValueError:
         return False
 

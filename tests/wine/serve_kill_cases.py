@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""Kill the proxy snapshotter on a named pipe with the Windows layer store, in Windows Python: run by test_kill.py.
 
-    python serve_kill_cases.py FOLDER
+    python serve_kill_cases.py FOLDER [CALL ...]
 
 makes every call of ``tests/reliability/served.py`` once, and then kills the server at the failpoints of the Windows
-layer store that these calls pass, each once. It prints how many calls, failpoints and kills there were; a failure is an
-exception. ``tests/reliability/test_serve_kill.py`` has the other failpoints, and all of them in each call. The servers
-are::
+layer store that these calls pass, each once. ``tests/reliability/test_serve_kill.py`` has the other failpoints. With
+names of calls, it makes these, and kills the server at each failpoint of each of them. It prints how many calls,
+failpoints and kills there were; a failure is an exception. The servers are::
 
     python serve_kill_cases.py
 
@@ -220,23 +220,25 @@ def kill(servers, top, name, point, before, after):
     return code == KILLED
 
 
-def main(top):
+def main(top, calls):
     template = os.path.join(top, "template.vhdx")
     creation.create(template, 20 * GIB)
     for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
         os.environ[name] = template
-    chosen = {}
+    chosen = []
     with Servers(rf"\\.\pipe\wcow-kill-{os.getpid()}") as servers:
         # All stores have the same path, which the states contain.
         store = os.path.join(top, "store")
         before = look(fill(store))
         shutil.rmtree(store)
-        for name in served.CALLS:
+        for name in calls or served.CALLS:
             points, after = try_call(servers, store, name)
-            for point in choose(points):
-                chosen.setdefault(point, (name, point, before, after))
-        kills = sum(kill(servers, store, *each) for each in chosen.values())
-    print(len(served.CALLS), len(chosen), kills)
+            if not calls:
+                tried = {point for _name, point, *_states in chosen}
+                points = [point for point in choose(points) if point not in tried]
+            chosen += [(name, point, before, after) for point in points]
+        kills = sum(kill(servers, store, *each) for each in chosen)
+    print(len(calls or served.CALLS), len(chosen), kills)
 
 
 if __name__ == "__main__":
@@ -250,4 +252,4 @@ if __name__ == "__main__":
     from ansible_collections.wcow.snapshotter.tests.reliability import served
 
     os.makedirs(sys.argv[1], exist_ok=True)
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])

@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kill Windows Python (TerminateProcess) at each failpoint of the Windows layer store.
 
-A process takes a second to start here, so each failpoint is tried once, in the first operation that passes it;
-tests/reliability tries all of them in all operations, on the emulated store.
+A process takes a second to start here, so each failpoint is tried once, in the first operation that passes it. The long
+test (``make wine-kills``) tries every failpoint of every call of the proxy snapshotter. tests/reliability tries all of
+them in all operations, on the emulated store.
 """
 
 from __future__ import annotations
 
 import pytest
+from ansible_collections.wcow.snapshotter.tests.reliability import served
 
 from . import kit
 
@@ -51,3 +53,13 @@ def test_the_proxy_snapshotter_killed_anywhere(winpython, folder, environment, f
     assert points > 30
     assert kills >= 0.9 * points
     figures(failpoints=points, kills=kills, operations_killed=calls, losses=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("call", served.CALLS)
+def test_the_proxy_snapshotter_killed_at_every_failpoint(call, winpython, folder, environment, figures):
+    arguments = (kit.windows_path(SERVE_CASES), folder.windows + "\\t", call)
+    done = winpython(*arguments, env=environment, timeout=900)
+    _calls, points, kills = map(int, done.stdout.split())
+    assert kills >= 0.9 * points > 0
+    figures(failpoints=points, kills=kills, operations_killed=1, losses=0)

@@ -340,7 +340,7 @@ def _import(store: SnapshotStore, link: Link, layer: Layer, labels: Mapping[str,
             with (
                 ociimage.BlobReader(extent) as blob,
                 layertar.open_layer(
-                    blob,  # type: ignore[arg-type]
+                    blob,  # type: ignore[arg-type]  # what it reads is enough
                     digest=link.diff_id,
                 ) as plain,
             ):

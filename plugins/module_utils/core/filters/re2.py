@@ -64,7 +64,7 @@ class RegexError(ValueError):
     """The expression does not compile. The message is that of Go's regexp/syntax."""
 
 
-def compile(pattern: str) -> Pattern:  # noqa: A001  named as in re
+def compile(pattern: str) -> Pattern:  # noqa: A001 - named as in re
     """Compile an expression. Raises RegexError."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise RegexError(

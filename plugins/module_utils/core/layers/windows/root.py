@@ -122,7 +122,7 @@ class WindowsRoot(LayerRoot):
         if not isinstance(root, WindowsRoot):
             raise TypeError(f"{root!r} is not a WindowsRoot")
         with _translate_errors():
-            safefile.link(root._handle, _relative(target), self._handle, _relative(name))  # noqa: SLF001
+            safefile.link(root._handle, _relative(target), self._handle, _relative(name))  # noqa: SLF001 - its own class
 
     def remove(self, name: str) -> None:
         with _translate_errors():
