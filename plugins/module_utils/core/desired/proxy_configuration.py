@@ -16,6 +16,12 @@ from ..containerd.node import KUBERNETES
 from ..containerd.proxy_settings import Settings
 from ..errors import SnapshotterError
 
+# What restarts a containerd that is not a service of its own.
+_RESTARTS = {
+    config_change.RKE2: "restart the service rke2, which starts it",
+    config_change.K0S: "k0s restarts it after a change of its directory; if it did not, restart k0s",
+}
+
 # Settings of registries in containerd's configuration that a difference must not show.
 _SECRET = re.compile(r"^(\s*(?:password|auth|identitytoken|token|secret)\s*=).*$", re.IGNORECASE | re.MULTILINE)
 
@@ -40,6 +46,11 @@ class Configuration:
     def is_service(self) -> bool:
         """Whether containerd is a service of its own."""
         return self.found.program == f"service {discovery.SERVICE}"
+
+    @property
+    def remedy(self) -> str:
+        """What a person does if containerd has to start again and the task cannot do it."""
+        return _RESTARTS.get(self._change.manager, "restart it")
 
     def plan(self, *, present: bool) -> None:
         """Find out what has to change, and ask containerd about it. Raises as ``proxy_plugin.plan``, ``verify``."""

@@ -194,8 +194,8 @@ class _Task:
     def _restart_containerd(self, configuration: Configuration) -> None:
         if not configuration.is_service or os.name != "nt":
             self._store.warnings.append(
-                f"containerd ({configuration.found.program or 'no program was found'}) is not a service that this task "
-                "can restart; restart it, because it does not know the new configuration yet"
+                f"containerd ({configuration.found.program or 'no program was found'}) does not know its new "
+                f"configuration yet, and is not a service that this task can restart; {configuration.remedy}"
             )
             return
         self._actions.append("restart containerd")

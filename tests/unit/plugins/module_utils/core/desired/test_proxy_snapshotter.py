@@ -322,6 +322,29 @@ def test_the_configuration_of_containerd(ensure, manager, monkeypatch, tmp_path)
     assert "wcow" not in config.read_text()
 
 
+@pytest.mark.parametrize(
+    ("place", "comment", "remedy"),
+    [
+        ("", "", "; restart it"),
+        ("agent/etc/containerd", "", "; restart the service rke2, which starts it"),
+        ("", "# k0s_managed=true\n", "; k0s restarts it after a change of its directory; if it did not, restart k0s"),
+    ],
+)
+def test_a_containerd_that_the_task_cannot_restart(ensure, store, place, comment, remedy, monkeypatch, tmp_path):
+    config = tmp_path / place / "config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(f"{comment}version = 2\nimports = ['{tmp_path}/conf.d/*.toml']\n")
+    (tmp_path / "conf.d").mkdir()
+    found = discovery.find(discovery.Options(address="/run/none.sock", root=str(tmp_path)))
+    monkeypatch.setattr(
+        proxy_configuration.discovery, "find", lambda *_: found._replace(config=str(config), program="process 1")
+    )
+    ensure(manage_configuration=True, restart_containerd=True)
+    (warning,) = store.warnings
+    assert warning.startswith("containerd (process 1) does not know its new configuration yet")
+    assert warning.endswith(remedy)
+
+
 def test_a_configuration_that_cannot_be_changed_stops_the_task(ensure, manager, monkeypatch, tmp_path):
     found = discovery.find(discovery.Options(address="/run/none.sock", root=str(tmp_path)))
     monkeypatch.setattr(proxy_configuration.discovery, "find", lambda *_: found._replace(config=str(tmp_path / "no")))
