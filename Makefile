@@ -12,7 +12,7 @@ VENV := $(CACHE)/venv
 COLLECTION := $(CACHE)/collections/ansible_collections/wcow/snapshotter
 REPORT := $(CACHE)/report
 LANES := static unit contract reliability integration peers
-LONG_LANES := faults molecule browser docs
+LONG_LANES := faults others
 # A test goes to the worker that has nothing to do. The slowest tests are printed, because each lane should stay fast.
 PYTEST := tests/in_memory pytest --dist worksteal --durations 10 --durations-min 5
 # Some tests mostly compute, others mostly wait.
@@ -31,7 +31,7 @@ export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help venv build demo test test-long account wine wine-kills fuzz test-pythons test-ansibles test-all-ansibles test-fresh bench release clean \
-  $(LANES) $(LONG_LANES) lint sanity
+  $(LANES) $(LONG_LANES) lint sanity molecule browser docs
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -163,6 +163,9 @@ integration: venv build ## Run ansible-playbook against lab nodes
 
 faults: venv build ## Run the long tests: broken connections at each request, nodes that die, more kills of containerd
 	WCOW_REPORT=$(REPORT) $(PYTEST) $(COMPUTING) -m long tests/integration tests/peers tests/reliability
+
+others: venv build ## Run molecule, browser and docs side by side, because none of them uses both cores
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 --output-sync molecule browser docs
 
 molecule: venv build ## Test each role on its own lab nodes: converge, idempotence, verify
 	tests/in_memory molecule test --all
