@@ -3,12 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""Kill the proxy snapshotter on a named pipe with the Windows layer store, in Windows Python: run by test_kill.py.
 
-    python serve_kill_cases.py FOLDER [CALL ...]
+    python serve_kill_cases.py FOLDER CALL
 
-makes every call of ``tests/reliability/served.py`` once, and then kills the server at the failpoints of the Windows
-layer store that these calls pass, each once. ``tests/reliability/test_serve_kill.py`` has the other failpoints. With
-names of calls, it makes these, and kills the server at each failpoint of each of them. It prints how many calls,
-failpoints and kills there were; a failure is an exception. The servers are::
+makes a call of ``tests/reliability/served.py`` once, and then kills the server at each failpoint that it passed. It
+prints how many failpoints and kills there were; a failure is an exception. The servers are::
 
     python serve_kill_cases.py
 
@@ -18,7 +16,6 @@ standard input ends. So a server can start, which takes a second here, while ano
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -33,9 +30,6 @@ from core import failpoint
 KILLED = 1
 
 GIB = 1024**3
-
-#: The first part of the names of failpoints that are around calls of Windows, or in files that only this store has.
-OF_WINDOWS = ("folder", "import", "kernel32", "offreg", "record", "scratch", "virtdisk", "vmcompute")
 
 
 class Server:
@@ -164,17 +158,6 @@ def check_store(root, what):
     assert not os.path.isdir(transport) or os.listdir(transport) == [], what
 
 
-def choose(passed):
-    """Return the failpoints to try, of those that a call passes in this order.
-
-    Between the end of one call of Windows and the begin of the next one, nothing changes on disk.
-    """
-    for previous, point in itertools.pairwise(["", *passed]):
-        is_repeated = previous.endswith(".after") and point.endswith(".before")
-        if point.partition(".")[0] in OF_WINDOWS and not is_repeated:
-            yield point
-
-
 def try_call(servers, top, name):
     """Make a call. Return the names of the failpoints that the server passes, and the state after it."""
     root, log = fill(top, name), os.path.join(top, "points")
@@ -220,25 +203,19 @@ def kill(servers, top, name, point, before, after):
     return code == KILLED
 
 
-def main(top, calls):
+def main(top, name):
     template = os.path.join(top, "template.vhdx")
     creation.create(template, 20 * GIB)
-    for name in ("WCSTUB_BLANK", "WCSTUB_UVM"):
-        os.environ[name] = template
-    chosen = []
+    for variable in ("WCSTUB_BLANK", "WCSTUB_UVM"):
+        os.environ[variable] = template
     with Servers(rf"\\.\pipe\wcow-kill-{os.getpid()}") as servers:
         # All stores have the same path, which the states contain.
         store = os.path.join(top, "store")
         before = look(fill(store))
         shutil.rmtree(store)
-        for name in calls or served.CALLS:
-            points, after = try_call(servers, store, name)
-            if not calls:
-                tried = {point for _name, point, *_states in chosen}
-                points = [point for point in choose(points) if point not in tried]
-            chosen += [(name, point, before, after) for point in points]
-        kills = sum(kill(servers, store, *each) for each in chosen)
-    print(len(calls or served.CALLS), len(chosen), kills)
+        points, after = try_call(servers, store, name)
+        kills = sum(kill(servers, store, name, point, before, after) for point in points)
+    print(len(points), kills)
 
 
 if __name__ == "__main__":
@@ -252,4 +229,4 @@ if __name__ == "__main__":
     from ansible_collections.wcow.snapshotter.tests.reliability import served
 
     os.makedirs(sys.argv[1], exist_ok=True)
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2])

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kill Windows Python (TerminateProcess) at each failpoint of the Windows layer store.
 
-A process takes a second to start here, so each failpoint is tried once, in the first operation that passes it. The long
-test (``make wine-kills``) tries every failpoint of every call of the proxy snapshotter. tests/reliability tries all of
-them in all operations, on the emulated store.
+A process takes a second to start here, so each failpoint of an operation of tasks is tried once, in the first operation
+that passes it; tests/reliability tries all of them in all operations, on the emulated store. The proxy snapshotter is
+killed at every failpoint of every call (``make wine-kills``).
 """
 
 from __future__ import annotations
@@ -45,21 +45,12 @@ def test_killed_anywhere(part, winpython, folder, environment, figures):
     figures(failpoints=kills, kills=kills, operations_killed=0 if part else 11, losses=0)
 
 
-def test_the_proxy_snapshotter_killed_anywhere(winpython, folder, environment, figures):
-    """A named pipe, Windows layers, every call; each failpoint of these layers in the first call that passes it."""
-    arguments = (kit.windows_path(SERVE_CASES), folder.windows + "\\t")
-    done = winpython(*arguments, env=environment, timeout=900)
-    calls, points, kills = map(int, done.stdout.split())
-    assert points > 30
-    assert kills >= 0.9 * points
-    figures(failpoints=points, kills=kills, operations_killed=calls, losses=0)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("call", served.CALLS)
 def test_the_proxy_snapshotter_killed_at_every_failpoint(call, winpython, folder, environment, figures):
     arguments = (kit.windows_path(SERVE_CASES), folder.windows + "\\t", call)
     done = winpython(*arguments, env=environment, timeout=900)
-    _calls, points, kills = map(int, done.stdout.split())
+    points, kills = map(int, done.stdout.split())
+    # Two threads pass some points in another order each time.
     assert kills >= 0.9 * points > 0
     figures(failpoints=points, kills=kills, operations_killed=1, losses=0)
