@@ -30,7 +30,10 @@ options:
   state:
     description:
       - Selects the state of the service.
-      - The task refuses V(absent) while containerd has snapshots or containers of the snapshotter O(name).
+      - The task refuses V(absent) while containerd has snapshots or containers of the snapshotter O(name), or of
+        another name that containerd's configuration gives to the service.
+      - It also refuses V(absent) while that configuration makes the service the snapshotter of new pods, unless
+        O(manage_configuration=true) removes the settings.
     type: str
     choices:
       present: The service is installed, starts with Windows, runs and is healthy.

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 from ..containerd import discovery
+from ..containerd.configuration import Configuration as ContainerdConfiguration
 from ..containerd.connection import pipe_path
 from ..containerd.proxy_settings import Settings
 from ..containerd.restart import restart
@@ -23,7 +24,7 @@ from ..containerd.usage import count_users
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, SnapshotterError, Unavailable
 from ..files import translating_os_errors
 from ..outcome import Outcome
-from ..proxy import health, versions
+from ..proxy import health, served, versions
 from ..proxy.host import open_manager
 from ..proxy.manager import NAME, State
 from .proxy_configuration import Configuration
@@ -318,19 +319,46 @@ class _Task:
         return self._outcome(None, None)
 
     def _refuse_used(self) -> None:
-        """Raise FailedPrecondition if containerd has records of the snapshotter."""
-        name = self._options.name
-        root = self._options.containerd_root or discovery.find(self._discovery).root.value
-        users = count_users(self._store.layers.native(root), name)
-        if users.snapshots or users.containers:
-            raise FailedPrecondition(
-                f"containerd uses the snapshotter {name}: it has {users.snapshots} snapshots and {users.containers} "
-                f"containers of it in {users.namespaces} namespaces, which would be lost to it. Make another "
-                "snapshotter the default, restart containerd, remove these containers and their images with kubelet "
-                "or crictl, and run the task again",
-                snapshotter=name,
-                **users._asdict(),
-            )
+        """Raise FailedPrecondition if containerd has records of the snapshotter, or takes it for new pods.
+
+        Its name there can be another one than that of the task: the address tells.
+        """
+        found = discovery.find(self._discovery)
+        named = self._names_in(found.configuration)
+        for name in dict.fromkeys([self._options.name, *named]):
+            users = count_users(self._store.layers.native(found.root.value), name)
+            if users.snapshots or users.containers:
+                raise FailedPrecondition(
+                    f"containerd uses the snapshotter {name}: it has {users.snapshots} snapshots and "
+                    f"{users.containers} containers of it in {users.namespaces} namespaces, which would be lost to it. "
+                    "Make another snapshotter the default, restart containerd, remove these containers and their "
+                    "images with kubelet or crictl, and run the task again",
+                    snapshotter=name,
+                    **users._asdict(),
+                )
+        for name in named:
+            if self._configuration is not None and name == self._options.name:
+                continue
+            remedy = f"run the task with manage_configuration=true and name={name}, which removes these settings"
+            if name in (found.configuration.snapshotter, *found.configuration.runtime_snapshotters.values()):
+                raise FailedPrecondition(
+                    f"{found.config} makes {name} the snapshotter of new pods, and none would start without the "
+                    f"service: {remedy}",
+                    snapshotter=name,
+                )
+            self._store.warnings.append(f"{found.config} still names the snapshotter {name}; {remedy}")
+
+    def _names_in(self, configuration: ContainerdConfiguration) -> List[str]:
+        """Return the names that containerd's configuration gives to the service."""
+        if self._before is None:
+            return []
+        address = _settings(self._before).get("--address", "")
+        plugins = configuration.proxy_plugins.items()
+        return [
+            name
+            for name, plugin in plugins
+            if served.is_snapshotter(plugin) and served.is_same_address(plugin.address, address)
+        ]
 
     def _remove_files(self) -> None:
         shown = self._store.layers.display_path

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd import discovery
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.configuration import ProxyPlugin
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.usage import Users
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired import proxy_configuration
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired import proxy_snapshotter as desired
@@ -343,6 +344,52 @@ def test_a_containerd_that_the_task_cannot_restart(ensure, store, place, comment
     (warning,) = store.warnings
     assert warning.startswith("containerd (process 1) does not know its new configuration yet")
     assert warning.endswith(remedy)
+
+
+@pytest.fixture
+def configured(monkeypatch, tmp_path):
+    """Return a function that sets what containerd's configuration says about snapshotters."""
+
+    def configure(default="windows", runtimes=(), **addresses):
+        found = discovery.find(discovery.Options(address="/run/none.sock", root=str(tmp_path)))
+        plugins = {name: ProxyPlugin("snapshot", address) for name, address in addresses.items()}
+        configuration = found.configuration._replace(
+            snapshotter=default, runtime_snapshotters=dict(runtimes), proxy_plugins=plugins
+        )
+        found = found._replace(config="config.toml", configuration=configuration)
+        monkeypatch.setattr(desired.discovery, "find", lambda *_: found)
+
+    return configure
+
+
+@pytest.mark.parametrize("user", [{"default": "ours"}, {"runtimes": {"runhcs": "ours"}}])
+def test_a_service_that_new_pods_need_stays(ensure, configured, manager, user):
+    """The configuration can give the service another name than the task."""
+    ensure()
+    configured(**user, ours="npipe:////./pipe/WCOW-snapshotter", other=r"\\.\pipe\other")
+    with pytest.raises(FailedPrecondition, match=r"config.toml makes ours the snapshotter of new pods.*name=ours"):
+        ensure("absent")
+    assert manager.state.is_running
+
+
+def test_records_under_each_name_of_the_service_are_counted(ensure, configured, manager, monkeypatch):
+    ensure()
+    configured(ours=PIPE)
+    monkeypatch.setattr(desired, "count_users", lambda _root, name: Users(3 if name == "ours" else 0, 0, 1))
+    with pytest.raises(FailedPrecondition, match="containerd uses the snapshotter ours: it has 3 snapshots"):
+        ensure("absent")
+    assert manager.state.is_running
+
+
+def test_settings_that_stay_are_reported(ensure, configured, manager, store):
+    ensure()
+    configured(wcow=PIPE, other=r"\\.\pipe\other")
+    ensure("absent")
+    assert manager.state is None
+    (warning,) = store.warnings
+    assert warning.startswith(
+        "config.toml still names the snapshotter wcow; run the task with manage_configuration=true"
+    )
 
 
 def test_a_configuration_that_cannot_be_changed_stops_the_task(ensure, manager, monkeypatch, tmp_path):
