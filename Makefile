@@ -91,7 +91,7 @@ demo: build $(CACHE)/dev ## Create and remove snapshots on three lab nodes; find
 
 test: venv ## Run all lanes and show what ran and what was skipped (WCOW_REQUIRE_ALL=1: a skip is a failure)
 	@$(MAKE) --no-print-directory account NAME="make test" RUN="$(LANES)"
-	@echo "Not run here: make test-long ($(LONG_LANES)), make wine, make test-pythons, make test-ansibles, make bench"
+	@echo "Not run here: make test-long ($(LONG_LANES)), make wine, make wine-kills, make test-pythons, make test-ansibles, make bench"
 
 test-long: venv ## Run the long lanes: each network fault, each role with molecule, the report in a browser
 	@$(MAKE) --no-print-directory account NAME="make test-long" RUN="$(LONG_LANES)"
