@@ -47,6 +47,14 @@ def ansibles():
     ]
 
 
+def test_what_playbooks_write_in_a_checkout_is_not_published():
+    """A report has the names of nodes. Neither a commit nor the artefact takes it."""
+    (report,) = re.findall(r"wcow_report \| default\('(.+?)'\)", read("playbooks/audit.yml"))
+    written = {report, settings("roles/support/defaults/main.yml")["support_dest"]}
+    assert written <= set(settings("galaxy.yml")["build_ignore"])
+    assert {f"/{name}/" for name in written} <= set(read(".gitignore").splitlines())
+
+
 def test_all_files_promise_the_same_releases_of_ansible_core():
     versions = ansibles()
     numbers = [tuple(map(int, version.split("."))) for version in versions]
