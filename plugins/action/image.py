@@ -148,7 +148,7 @@ class ActionModule(SnapshotterAction):
                 digest = reader.finish(layer, name)
                 if ociimage.has_zstd(blob):
                     reader.seek(0)
-                    return send_repacked(reader, name, link["diff_id"], self.ask)  # type: ignore[arg-type]  # has read
+                    return send_repacked(reader, name, link["diff_id"], self.ask)  # type: ignore[arg-type]  # it needs read and seek
             with open(blob.path, "rb", opener=only_files) as file:
                 send(file, blob.offset, blob.size, digest, self.ask)
             return digest

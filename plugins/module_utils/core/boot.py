@@ -71,7 +71,7 @@ class PayloadImporter:
         if not entry:
             return None
         package = entry.endswith("/__init__.py")
-        spec = ModuleSpec(name, self, origin=f"{self.path}/{entry}", is_package=package)  # type: ignore[arg-type]  # duck-typed
+        spec = ModuleSpec(name, self, origin=f"{self.path}/{entry}", is_package=package)  # type: ignore[arg-type]  # importlib needs its methods
         spec.has_location = True
         return spec
 

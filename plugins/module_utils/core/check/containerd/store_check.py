@@ -43,14 +43,13 @@ def check_store(
     only: Sequence[str] = (),
     inventory: bool = False,
 ) -> Outcome:
-    """Check containerd's store, as ``check.check_store`` does with our own; all namespaces are checked.
+    """Check containerd's store, as ``check.store_check`` does with our own; all namespaces are checked.
 
     ``quick`` leaves out the sizes of the directories that can be freed. The
     result also has ``containerd``: where the store is, and
     ``proxy_snapshotter``: ours of the proxy plugins that the configuration
-    names. ``inventory`` lists the
-    namespace of the node, or all. Raises as ``ContainerdNode.read``, and
-    InvalidArgument for an unknown code.
+    names. ``inventory`` lists the namespace of the node, or all. Raises as
+    ``ContainerdNode.read``, and InvalidArgument for an unknown code.
     """
     refuse_unknown(only)
     wanted = parse_minimum_free(minimum_free)
