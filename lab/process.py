@@ -155,7 +155,10 @@ class ScriptRun:
         self._files.running.append(identity)
         if self.killed:
             self.kill()
-        feeder = asyncio.ensure_future(self._feed(process.stdin)) if process.stdin else None
+        feeder = None
+        if process.stdin:
+            feeder = asyncio.ensure_future(self._feed(process.stdin))
+            asyncio.ensure_future(process.stdin.wait_closed()).add_done_callback(_ignore_unread_input)
         try:
             await asyncio.gather(
                 _each_line(process.stdout, output), _each_line(process.stderr, self._error), process.wait()
@@ -180,9 +183,14 @@ class ScriptRun:
                 await stdin.drain()
             self.end_input()  # The next statement finds $input at its end.
             stdin.close()
-            await stdin.wait_closed()
         except (BrokenPipeError, ConnectionResetError):
             pass  # A program may leave its input unread.
+
+
+def _ignore_unread_input(closed: asyncio.Future[None]) -> None:
+    """Take the error of a program that left its input unread. Python 3.11.2 logs it if nobody does."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 async def _each_line(reader: asyncio.StreamReader | None, emit: Emit) -> None:
