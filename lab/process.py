@@ -188,7 +188,7 @@ class ScriptRun:
 
 
 def _ignore_unread_input(closed: asyncio.Future[None]) -> None:
-    """Take the error of a program that left its input unread. Python 3.11.2 logs it if nobody does."""
+    """Take the error of a program that left its input unread. Python 3.11.2 logs it if no task does."""
     if not closed.cancelled():
         closed.exception()
 
