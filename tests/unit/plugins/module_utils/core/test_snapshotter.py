@@ -568,7 +568,9 @@ def test_a_store_whose_creation_died_in_a_thread_of_the_same_id(root: str) -> No
 def test_an_import_holds_the_lock_of_what_it_fills(store: Snapshotter) -> None:
     def fill(_unpack: Any) -> Any:
         (key,) = (info.name for info in store.walk() if info.kind == "active")
-        assert re.fullmatch(IMPORT_KEY, key).group("name") == "layer"  # type: ignore[union-attr]  # no match fails the test as well
+        match = re.fullmatch(IMPORT_KEY, key)
+        assert match is not None
+        assert match.group("name") == "layer"
         for refused in (store.remove, lambda key: store.commit("c", key)):
             with pytest.raises(Unavailable, match="is in use by another process"):
                 refused(key)
