@@ -56,6 +56,7 @@ options:
   force:
     description:
       - With O(state=absent), V(true) removes all snapshots together with the store.
+      - The task does not remove a store that a service serves to containerd, also with V(true).
       - The task first undoes the mounts that the collection made, and then removes the snapshots, leaves first.
       - If a snapshot cannot be removed, the task fails at that point.
       - You can run it again.

@@ -323,7 +323,7 @@ class _Task:
 
         Its name there can be another one than that of the task: the address tells.
         """
-        found = discovery.find(self._discovery)
+        found = discovery.find(self._discovery) if self._configuration is None else self._configuration.found
         named = self._names_in(found.configuration)
         for name in dict.fromkeys([self._options.name, *named]):
             users = count_users(self._store.layers.native(found.root.value), name)
@@ -339,7 +339,10 @@ class _Task:
         for name in named:
             if self._configuration is not None and name == self._options.name:
                 continue
-            remedy = f"run the task with manage_configuration=true and name={name}, which removes these settings"
+            remedy = (
+                f"run the module proxy_snapshotter with state=absent, manage_configuration=true and name={name}, which "
+                "removes these settings, and restart containerd"
+            )
             if name in (found.configuration.snapshotter, *found.configuration.runtime_snapshotters.values()):
                 raise FailedPrecondition(
                     f"{found.config} makes {name} the snapshotter of new pods, and none would start without the "

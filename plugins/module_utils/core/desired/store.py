@@ -52,7 +52,8 @@ def ensure_store(
     Raises InvalidArgument for options that exclude each other,
     FailedPrecondition for a root that is something else or belongs to
     containerd, for links in place of its directories, for layers without
-    metadata and for snapshots that prevent a removal, and what removing raises.
+    metadata and for snapshots that prevent a removal, for the removal of a store
+    that a service serves to containerd, and what removing raises.
     """
     if state not in (PRESENT, ABSENT):
         raise InvalidArgument(f"state {state!r} is not one of {PRESENT}, {ABSENT}")
@@ -61,15 +62,28 @@ def ensure_store(
     # Before anything else: with force, metadata that cannot be read would not be a reason to stop.
     snapshots.store.refuse_containerd()
     task = _Task(snapshots, damage_matters=state == PRESENT or not force)
-    if state == ABSENT:
-        return task.make_absent(force)
     served = find_of_store(snapshots.root, snapshots.layers.native, snapshots.warnings) if asks_service else None
+    if state == ABSENT:
+        if served is not None:
+            _refuse_served(snapshots)
+        return task.make_absent(force)
     done = task.make_present(rootfs_size, force)
     if served is not None and served.problem:
         # The store itself is as the task states.
         snapshots.warnings.append(served.sentence())
     done.result["proxy_snapshotter"] = served and served._asdict()
     return done
+
+
+def _refuse_served(snapshots: OwnSnapshots) -> None:
+    """Raise FailedPrecondition: a service serves the store. In a dry run, a task before this one may remove it."""
+    message = (
+        f"a service serves the store in {snapshots.store.display_root} to containerd; remove it first with the module "
+        "proxy_snapshotter and state=absent, which makes sure that containerd uses nothing of the store"
+    )
+    if not snapshots.store.dry_run:
+        raise FailedPrecondition(message, root=snapshots.store.display_root)
+    snapshots.warnings.append(message)
 
 
 class _Task:

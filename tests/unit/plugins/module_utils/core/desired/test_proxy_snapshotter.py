@@ -387,9 +387,7 @@ def test_settings_that_stay_are_reported(ensure, configured, manager, store):
     ensure("absent")
     assert manager.state is None
     (warning,) = store.warnings
-    assert warning.startswith(
-        "config.toml still names the snapshotter wcow; run the task with manage_configuration=true"
-    )
+    assert warning.startswith("config.toml still names the snapshotter wcow; run the module proxy_snapshotter with")
 
 
 def test_a_configuration_that_cannot_be_changed_stops_the_task(ensure, manager, monkeypatch, tmp_path):

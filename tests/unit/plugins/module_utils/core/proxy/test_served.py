@@ -21,6 +21,7 @@ from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd i
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.configuration import ProxyPlugin
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.containerd.node import ContainerdNode
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.desired.store import ensure_store
+from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import FailedPrecondition
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.files import EMULATED_DRIVES
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated import drives
 from ansible_collections.wcow.snapshotter.plugins.module_utils.core.layers.emulated.store import EmulatedLayers
@@ -128,6 +129,15 @@ def test_a_service_that_does_not_run(host: Host, store: Snapshotter, monkeypatch
     threading.Timer(0.2, host.serve).start()
     monkeypatch.setattr(served, "TIMEOUT", 20.0)
     assert check_store(store).result["proxy_snapshotter"]["health"]["version"] == "1.2.3"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_store_that_a_service_serves_is_not_removed(host: Host, store: Snapshotter, force: bool) -> None:
+    """Also while the service does not run: containerd's layers are there all the same."""
+    host.install()
+    with pytest.raises(FailedPrecondition, match="remove it first with the module proxy_snapshotter and state=absent"):
+        ensure_store(store, "absent", force=force)
+    assert ensure_store(store).result["actions"] == []
 
 
 def test_a_service_that_hangs(host: Host, store: Snapshotter, monkeypatch: pytest.MonkeyPatch) -> None:
