@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -158,7 +159,6 @@ class ScriptRun:
         feeder = None
         if process.stdin:
             feeder = asyncio.ensure_future(self._feed(process.stdin))
-            asyncio.ensure_future(process.stdin.wait_closed()).add_done_callback(_ignore_unread_input)
         try:
             await asyncio.gather(
                 _each_line(process.stdout, output), _each_line(process.stderr, self._error), process.wait()
@@ -168,8 +168,9 @@ class ScriptRun:
                 self.kill()
             self._process = None
             self._files.running.remove(identity)
-            if feeder:
+            if process.stdin and feeder:
                 feeder.cancel()
+                await _close(process.stdin)
         # Windows has no signals: TerminateProcess usually sets exit code 1.
         return process.returncode if process.returncode is not None and process.returncode >= 0 else 1
 
@@ -187,10 +188,14 @@ class ScriptRun:
             pass  # A program may leave its input unread.
 
 
-def _ignore_unread_input(closed: asyncio.Future[None]) -> None:
-    """Take the error of a program that left its input unread. Python 3.11.2 logs it if no task does."""
-    if not closed.cancelled():
-        closed.exception()
+async def _close(stdin: asyncio.StreamWriter) -> None:
+    """Close the input of a program that has ended, and take the error if it left some unread.
+
+    Python 3.11.2 logs an error that no task takes. Any Python logs another one if its loop ends before the pipe.
+    """
+    stdin.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await stdin.wait_closed()
 
 
 async def _each_line(reader: asyncio.StreamReader | None, emit: Emit) -> None:
