@@ -132,8 +132,11 @@ def test_a_service_that_does_not_run(host: Host, store: Snapshotter, monkeypatch
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_store_that_a_service_serves_is_not_removed(host: Host, store: Snapshotter, force: bool) -> None:
+def test_a_store_that_a_service_serves_is_not_removed(
+    host: Host, store: Snapshotter, force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also while the service does not run: containerd's layers are there all the same."""
+    monkeypatch.setattr(served, "TIMEOUT", 0.2)
     host.install()
     with pytest.raises(FailedPrecondition, match="remove it first with the module proxy_snapshotter and state=absent"):
         ensure_store(store, "absent", force=force)
