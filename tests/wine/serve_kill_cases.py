@@ -10,12 +10,14 @@ prints how many failpoints and kills there were; a failure is an exception. The 
 
     python serve_kill_cases.py
 
-They take a line of JSON from standard input: the address, the root, and what to do at failpoints. They stop when
-standard input ends. So a server can start, which takes a second here, while another one is still under test.
+They take a line of JSON from standard input: the address, the root, and what to do at failpoints. They stop at the next
+line, print the exit code, and can start again. So a process can start, which takes a second here, while another one is
+still under test, and one that was not killed takes the next turn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -37,19 +39,32 @@ class Server:
 
     def __init__(self):
         # Its messages go to those of this process.
-        self._process = subprocess.Popen([sys.executable, "-X", "utf8", __file__], stdin=subprocess.PIPE, text=True)
+        command = [sys.executable, "-X", "utf8", __file__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, address, root, **settings):
-        self._process.stdin.write(json.dumps({"address": address, "root": root, **settings}) + "\n")
-        self._process.stdin.flush()
+        self._send(json.dumps({"address": address, "root": root, **settings}))
 
     def is_alive(self):
         return self._process.poll() is None
 
     def stop(self):
-        """Stop it. Return its exit code."""
-        self._process.stdin.close()
+        """Stop the server. Return its exit code. Without one, the process has ended; otherwise it can start again."""
+        # A process that was killed takes no more lines.
+        with contextlib.suppress(OSError):
+            self._send("stop")
+        code = self._process.stdout.readline()
+        return int(code) if code else None
+
+    def end(self):
+        """End the process. Return its exit code."""
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         return self._process.wait(120)
+
+    def _send(self, line):
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
 
 class Servers:
@@ -57,40 +72,53 @@ class Servers:
 
     def __init__(self, address):
         self._address = address
-        self._next = Server()
+        self._ready = [Server()]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._next.stop()
+        for server in self._ready:
+            server.end()
 
     def start(self, root, **settings):
-        started, self._next = self._next, Server()
-        started.start(self._address, root, **settings)
-        return started
+        server = self._ready.pop()
+        if not self._ready:
+            self._ready.append(Server())
+        server.start(self._address, root, **settings)
+        return server
 
     def client(self, server):
         return served.wait_for(self._address, server.is_alive)
 
+    def stop(self, server):
+        """Stop a server. Return 0, or the exit code of its process if that has ended."""
+        code = server.stop()
+        if code is None:
+            return server.end()
+        assert code == 0, "a server could not start; its message is above"
+        self._ready.append(server)
+        return code
+
 
 def serve():
-    """Be a server."""
+    """Be a server, of one store after another."""
     from core.serve import main as program
 
-    line = sys.stdin.readline()
-    if not line:
-        return 0
-    job = json.loads(line)
-    failpoint._FATAL, failpoint._LOG = job.get("die", ""), job.get("log", "")
-    failpoint._ARMED = bool(failpoint._FATAL or failpoint._LOG)
-
-    def stop_at_end():
-        sys.stdin.read()
+    def stop_at_next_line():
+        sys.stdin.readline()
         signal.raise_signal(signal.SIGTERM)
 
-    threading.Thread(target=stop_at_end, daemon=True).start()
-    return program.main(["--address", job["address"], "--root", job["root"], "--layers", "windows"])
+    while line := sys.stdin.readline():
+        job = json.loads(line)
+        failpoint._FATAL, failpoint._LOG = job.get("die", ""), job.get("log", "")
+        failpoint._ARMED = bool(failpoint._FATAL or failpoint._LOG)
+        failpoint._passed.clear()
+        stopping = threading.Thread(target=stop_at_next_line)
+        stopping.start()
+        code = program.main(["--address", job["address"], "--root", job["root"], "--layers", "windows"])
+        stopping.join()
+        print(code, flush=True)
 
 
 class Direct:
@@ -166,7 +194,7 @@ def try_call(servers, top, name):
         problem = served.call(client, name)
         assert problem == "", (name, problem)
     # Layers are destroyed after the answer.
-    assert server.stop() == 0, name
+    assert servers.stop(server) == 0, name
     after = look(root)
     check_store(root, name)
     passed = []
@@ -188,7 +216,7 @@ def kill(servers, top, name, point, before, after):
     except (served.NotStarted, SnapshotterError):
         # It can die at its start, because it destroys then what waits for that.
         pass
-    code = server.stop()
+    code = servers.stop(server)
     assert code in (KILLED, 0), (name, point, code)
     server = servers.start(root)
     with servers.client(server) as client:
@@ -197,7 +225,7 @@ def kill(servers, top, name, point, before, after):
         if found != after:
             served.call(client, name)
             assert served.state(client) == after, (name, point)
-    assert server.stop() == 0, (name, point)
+    assert servers.stop(server) == 0, (name, point)
     check_store(root, (name, point))
     shutil.rmtree(top)
     return code == KILLED
@@ -220,13 +248,14 @@ def main(top, name):
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
-        sys.exit(serve())
-    # A server does not need these, and starts faster without them.
-    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
-    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import SnapshotterError
-    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import creation
-    from ansible_collections.wcow.snapshotter.plugins.module_utils.core.serve.store import open_store
-    from ansible_collections.wcow.snapshotter.tests.reliability import served
+        serve()
+    else:
+        # A server does not need these, and starts faster without them.
+        from ansible_collections.wcow.snapshotter.plugins.module_utils.core.check.inspection import check
+        from ansible_collections.wcow.snapshotter.plugins.module_utils.core.errors import SnapshotterError
+        from ansible_collections.wcow.snapshotter.plugins.module_utils.core.formats.vhdx import creation
+        from ansible_collections.wcow.snapshotter.plugins.module_utils.core.serve.store import open_store
+        from ansible_collections.wcow.snapshotter.tests.reliability import served
 
-    os.makedirs(sys.argv[1], exist_ok=True)
-    main(sys.argv[1], sys.argv[2])
+        os.makedirs(sys.argv[1], exist_ok=True)
+        main(sys.argv[1], sys.argv[2])
