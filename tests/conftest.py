@@ -8,6 +8,8 @@
 prints that file at its end, with the figures of all lanes added up. Generated
 cases are the same in each run, so that a failure concerns the change at hand.
 ``WCOW_FUZZ=1`` tries different cases each time, and ``make fuzz`` repeats that.
+``WCOW_REPEATED=1`` runs each test with its first parameters only, and tries fewer
+generated cases: for a run on another system after a whole one.
 """
 
 from __future__ import annotations
@@ -49,11 +51,21 @@ def is_applicable(item):
     return POWERSHELL is not None or "powershell" not in getattr(item, "fixturenames", ())
 
 
+# After the option -m, because the first parameters of a test may be long.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    foreign = [item for item in items if not is_applicable(item)]
-    if foreign:
-        items[:] = [item for item in items if item not in foreign]
-        config.hook.pytest_deselected(items=foreign)
+    chosen, dropped, seen = [], [], set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        is_repeated = os.environ.get("WCOW_REPEATED") == "1" and test in seen
+        if is_repeated or not is_applicable(item):
+            dropped.append(item)
+        else:
+            chosen.append(item)
+            seen.add(test)
+    if dropped:
+        items[:] = chosen
+        config.hook.pytest_deselected(items=dropped)
 
 
 def pytest_runtest_setup(item):

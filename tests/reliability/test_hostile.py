@@ -61,7 +61,7 @@ _CLEAR = {"not_found", "already_exists", "failed_precondition", "invalid_argumen
 def cases(count):
     """Return settings for ``count`` cases, without hypothesis' checks of their speed and size.
 
-    With ``WCOW_REPEATED=1`` it is a tenth, because another run on this machine tries the same cases (tests/run_fresh).
+    With ``WCOW_REPEATED=1`` it is a tenth, because a whole run has tried the same cases (tests/conftest.py).
     """
     if os.environ.get("WCOW_REPEATED") == "1":
         count = max(1, count // 10)
