@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shlex
@@ -204,10 +205,11 @@ class Windows:
         """``subprocess.run`` of a Windows program. ``env`` is added to the environment that a program needs."""
         environment = {**_environment(self.prefix), **options.pop("env", {})}
         command = [self._wine / "wine64", program, *arguments]
-        done = subprocess.run(command, env=environment, timeout=timeout, check=False, **options)
+        run = _captured if options.pop("capture_output", False) else functools.partial(subprocess.run, check=False)
+        done = run(command, env=environment, timeout=timeout, **options)
         if done.returncode == 1 and done.stdout in (b"", "") and done.stderr in (b"", ""):
             # Rarely, once in hundreds of starts, Wine ends with this code before it begins the program.
-            done = subprocess.run(command, env=environment, timeout=timeout, check=False, **options)
+            done = run(command, env=environment, timeout=timeout, **options)
         return done
 
     def python(self, *arguments: str, **options: Any) -> Any:
@@ -296,6 +298,21 @@ def _contents(*files: Path) -> list[bytes]:
 
 def _output(*command: str | Path) -> bytes:
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+
+
+def _captured(command: list[str | Path], encoding: str | None = None, **options: Any) -> Any:
+    """``subprocess.run`` with ``capture_output``, which does not wait for processes that the program leaves behind.
+
+    A program that is killed while it creates a process leaves one that never begins, and that keeps a pipe open.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        done = subprocess.run(command, stdout=output, stderr=errors, check=False, **options)
+        read = []
+        for file in (output, errors):
+            file.seek(0)
+            data = file.read()
+            read.append(data.decode(encoding).replace("\r\n", "\n") if encoding else data)
+    return subprocess.CompletedProcess(command, done.returncode, *read)
 
 
 def _run(*command: str | Path, **options: Any) -> None:
