@@ -306,7 +306,7 @@ def _captured(command: list[str | Path], encoding: str | None = None, **options:
     A program that is killed while it creates a process leaves one that never begins, and that keeps a pipe open.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        done = subprocess.run(command, stdout=output, stderr=errors, check=False, **options)
+        done = subprocess.run(command, stdout=output, stderr=errors, encoding=encoding, check=False, **options)
         read = []
         for file in (output, errors):
             file.seek(0)
